@@ -1,0 +1,75 @@
+"""What a reward says: a value, whether it may be trusted, and where it comes from.
+
+An invalid score has no value. It is never 0: its sample leaves the group's baseline and the loss.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from buffers.trajectory import Span
+
+__all__ = ["Sample", "Score", "ScoreStatus"]
+
+
+class ScoreStatus(enum.StrEnum):
+    """`ok` alone carries a value."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    ABSTAINED = "abstained"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """What a reward component is given of one trajectory."""
+
+    id: str
+    group: str
+    prompt: str
+    completion: str
+    answer: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    num_tokens: int = 0
+    """Sampled tokens."""
+    finish_reason: str = "stop"
+    spans: tuple[Span, ...] = ()
+    user: str = ""
+    tokens: tuple[int, ...] = ()
+    """All tokens; filled only for components whose `needs` contains "tokens"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """The verdict of one component on one sample."""
+
+    status: ScoreStatus = ScoreStatus.OK
+    value: float | None = None
+    """Reward units; None unless the status is ok."""
+    vector: tuple[float, ...] = ()
+    """Several objectives or an embedding."""
+    span_values: tuple[float, ...] = ()
+    """One value for each of `spans`: step or token rewards."""
+    spans: tuple[Span, ...] = ()
+    detail: str = ""
+    """Why the score is not ok, or evidence."""
+    component: str = ""
+    version: int = 0
+    """Version of the model or rubric that scored."""
+    attempt: int = 0
+    latency_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.status is ScoreStatus.OK):
+            raise ValueError(f"a score is ok exactly when it has a value, got {self.status} with {self.value}")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a score's value must be finite, got {self.value}")
+
+    @classmethod
+    def invalid(cls, status: ScoreStatus, detail: str, **fields: Any) -> Score:
+        """Return a score without a value."""
+        return cls(status=status, detail=detail, **fields)

@@ -1,0 +1,126 @@
+"""How plain objects call each other: handles.
+
+A loop never knows whether the object behind a handle is a Ray actor (`actors.ray_adapter.RayHandle`)
+or lives in this process (`LocalHandle`); so the control code that runs on a cluster is the code that
+the simulator runs on a virtual clock. Every call has a deadline and says what it awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from configs.errors import DeadlineExceeded, MemberLost
+
+__all__ = ["Handle", "HandleSet", "LocalHandle"]
+
+
+class Handle(Protocol):
+    """A callable reference to one member of a pool."""
+
+    name: str
+
+    async def call(self, method: str, *args: Any, deadline_s: float, awaiting: str) -> Any:
+        """Call `method` and return its result.
+
+        Args:
+          method: name of a plain or coroutine method of the object behind the handle.
+          deadline_s: seconds until DeadlineExceeded.
+          awaiting: what is awaited, by id; the message of a missed deadline.
+
+        Raises:
+          MemberLost: the process is gone; the call may or may not have executed.
+          DeadlineExceeded: no answer in time; the call may still execute.
+          Exception: whatever the method raised.
+        """
+        ...
+
+    def ref(self, method: str, *args: Any) -> Any:
+        """Start a call and return a reference to its result, to be passed on as an argument."""
+        ...
+
+
+class LocalHandle:
+    """A handle to an object in this process; the in-process adapter."""
+
+    def __init__(self, name: str, target: object) -> None:
+        self.name = name
+        self._target: object | None = target
+
+    async def call(self, method: str, *args: Any, deadline_s: float, awaiting: str) -> Any:
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._execute(method, [await a if inspect.isawaitable(a) else a for a in args])
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self.name}.{method}: no {awaiting} within {deadline_s:g} s") from error
+
+    def ref(self, method: str, *args: Any) -> Any:
+        return asyncio.ensure_future(self._execute(method, list(args)))
+
+    def kill(self) -> None:
+        """Behave like a dead process from now on."""
+        self._target = None
+
+    async def _execute(self, method: str, args: list[Any]) -> Any:
+        if self._target is None:
+            raise MemberLost(f"{self.name} is gone; {method} was not delivered")
+        result = getattr(self._target, method)(*args)
+        if inspect.isawaitable(result):
+            result = await result
+        if self._target is None:
+            raise MemberLost(f"{self.name} died during {method}")
+        return result
+
+
+class HandleSet:
+    """The live members of one pool; the supervisor attaches and detaches, loops read."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self._members: dict[str, Handle] = {}
+        self._changed = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    def attach(self, handle: Handle) -> None:
+        self._members[handle.name] = handle
+        self._announce()
+
+    def detach(self, name: str) -> None:
+        """Forget a member; unknown names are fine, since a death is often noticed twice."""
+        if self._members.pop(name, None) is not None:
+            self._announce()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every attach and detach."""
+        self._listeners.append(listener)
+
+    async def changed(self, deadline_s: float) -> None:
+        """Wait for the next attach or detach.
+
+        Raises:
+          DeadlineExceeded: the pool stayed as it was.
+        """
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), deadline_s)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"pool {self.pool}: no member joined or left within {deadline_s:g} s") from error
+
+    def __getitem__(self, name: str) -> Handle:
+        return self._members[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(list(self._members.values()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def _announce(self) -> None:
+        self._changed.set()
+        for listener in self._listeners:
+            listener()
