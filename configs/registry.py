@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import ConfigError, nearest
 
-__all__ = ["construct", "resolve", "split"]
+__all__ = ["Deferred", "construct", "resolve", "split"]
 
 Table = Mapping[str, str]
 Section = str | Mapping[str, Any]
@@ -84,3 +85,16 @@ def construct(table: Table, section: Section, where: str, /, **dependencies: Any
         return factory(**arguments, **wanted)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where} ({target!r}): {error}") from error
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A call to be made in another process, by name; this process imports nothing for it."""
+
+    path: str
+    """module:function"""
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, *more: Any) -> Any:
+        """Import the function and call it with the arguments held here, then `more`."""
+        return resolve({}, self.path, "deferred call")(*self.arguments, *more)

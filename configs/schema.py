@@ -290,6 +290,8 @@ class WarmStartConfig:
     """Supervised updates on reference answers before RL; 0 updates skips it."""
 
     updates: int = 0
+    examples: int = 20000
+    """Distinct training tasks that the phase goes over."""
     batch_size: int = 256
     learning_rate: float = 1e-3
     threads: int = 2

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from buffers.scores import Sample, Score
 
-__all__ = ["Component", "Learned"]
+__all__ = ["Component", "Learned", "Warm"]
 
 
 class Component:
@@ -57,4 +57,13 @@ class Learned(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
+        ...
+
+
+@runtime_checkable
+class Warm(Protocol):
+    """A component that has something to start before its first call, beside `score`."""
+
+    def warm(self, concurrency: int) -> None:
+        """Get ready for `concurrency` calls at a time; runs once, in a worker thread, before any deadline."""
         ...

@@ -1,0 +1,1 @@
+"""Reading a run folder: audit, SQL queries, metrics, report. Nothing here writes what a run recorded."""

@@ -1,0 +1,37 @@
+# headrace: `make run` and `make test` work in a fresh clone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= configs/quickstart.yaml
+ARGS ?=
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+
+.PHONY: setup run test lint bench
+
+setup: .venv/.installed
+
+# A stamp, so that nothing is installed again until pyproject.toml changes. torch goes first and alone:
+# its pinned version then comes as a CPU build wherever the package index provides one.
+.venv/.installed: pyproject.toml
+	@echo "installing headrace into .venv (once; about 3 minutes, 2 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) "$$(sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml)"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+run: setup
+	@echo "training with $(CONFIG) (minutes on a laptop CPU)"
+	@$(BIN)/python launch.py run $(CONFIG) $(ARGS)
+
+test: setup
+	@echo "running the tests (several minutes)"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@echo "checking style and types (about a minute)"
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+bench: setup
+	@echo "measuring weight publication (seconds)"
+	@$(BIN)/python -m tests.bench.publication $(ARGS)

@@ -1,0 +1,198 @@
+"""The live view: one block of the terminal that redraws itself four times a second.
+
+head: run, elapsed time
+progress of the phase or of the updates, with the time left
+numbers and their sparklines | pools and who waits for whom
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.box import ROUNDED
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from actors.readout import FIGURES, bottleneck, duration, figures, summary_rows
+
+__all__ = ["LiveView", "sparkline"]
+
+HISTORY = 400  # values kept for each sparkline
+SPARK_WIDTH = 24
+MAX_WIDTH = 100  # columns; wider lines are hard to follow
+BARS = "▁▂▃▄▅▆▇█"
+SPARKS = {label: name for label, (name, _) in FIGURES.items()} | {
+    "learner idle": "idle/learner",
+    "rollout idle": "idle/rollout",
+}
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return `values` as at most `width` bars between their own extremes; non-finite ones are left out."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    width = min(width, len(finite))
+    edges = [round(i * len(finite) / width) for i in range(width + 1)]
+    means = [sum(finite[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, span = min(means), (max(means) - min(means)) or 1.0
+    return "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
+
+
+class LiveView:
+    """Draws with rich; phases and warnings scroll above the block."""
+
+    def __init__(
+        self,
+        title: str,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        animate: bool = True,
+    ) -> None:
+        """Start drawing.
+
+        Args:
+          title: head line.
+          console: where to draw; None is stdout.
+          clock: seconds, for elapsed and remaining time.
+          animate: False draws only on `render()`, for pictures and tests.
+        """
+        self._title = title
+        self._console = console or Console()
+        self._clock = clock
+        self._started = clock()
+        self._phase = ""
+        self._progress: tuple[str, int, int, str] = ("", 0, 0, "")
+        self._origin: tuple[str, int, float] = ("", 0, self._started)
+        self._metrics: Mapping[str, float] = {}
+        self._pools: Mapping[str, int] = {}
+        self._history: dict[str, deque[float]] = {
+            name: deque(maxlen=HISTORY) for name in (*SPARKS.values(), "accuracy")
+        }
+        self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
+        if animate:
+            self._live.start()
+
+    def phase(self, text: str) -> None:
+        self._phase = text
+        self._progress = ("", 0, 0, "")
+        self._above(Text(f"· {text}", style="dim"))
+
+    def progress(self, label: str, done: int, total: int, detail: str = "") -> None:
+        if self._origin[0] != label:
+            self._origin = (label, done, self._clock())
+        self._progress = (label, done, total, detail)
+
+    def update(self, update: int, total: int, metrics: Mapping[str, float], pools: Mapping[str, int]) -> None:
+        self.progress("update", update, total)
+        self._metrics, self._pools = dict(metrics), dict(pools)
+        for name in SPARKS.values():
+            if name in metrics:
+                self._history[name].append(metrics[name])
+
+    def evaluation(self, update: int, accuracy: float) -> None:
+        self._history["accuracy"].append(accuracy)
+        self._above(
+            Text.assemble(("· evaluation", "dim"), f" after {update} updates: ", (f"{accuracy:.3f}", "bold green"))
+        )
+
+    def warning(self, text: str) -> None:
+        self._above(Text(f"! {text}", style="yellow"))
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        self.close()
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column()
+        for label, text in summary_rows(summary):
+            table.add_row(label, Text(text, style="bold green" if label == "accuracy" else ""))
+        content = Group(Text(self._title, style="bold"), Text(), table)
+        self._console.print(Panel(content, box=ROUNDED, border_style="dim", padding=(0, 1), width=self._width))
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def render(self) -> Panel:
+        """Return the block as it stands now."""
+        head = Table.grid(expand=True)
+        head.add_column()
+        head.add_column(justify="right")
+        head.add_row(Text(self._title, style="bold"), Text(duration(self._clock() - self._started), style="dim"))
+        parts: list[RenderableType] = [head, Text(), self._bar()]
+        if self._metrics or self._history["accuracy"]:
+            parts += [Text(), self._numbers(), Text(), self._footer()]
+        return Panel(Group(*parts), box=ROUNDED, border_style="dim", padding=(0, 1), width=self._width)
+
+    @property
+    def _width(self) -> int:
+        return min(self._console.width, MAX_WIDTH)
+
+    def _bar(self) -> Table | Text:
+        label, done, total, detail = self._progress
+        if not total:
+            return Text(self._phase or "…", style="cyan")
+        bar = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        bar.add_column(no_wrap=True)
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True, justify="right")
+        remaining = self._remaining(done, total)
+        bar.add_row(
+            Text.assemble(
+                (f"{label} ", "cyan"), (f"{done}", "bold"), f"/{total}", (f"  {detail}" if detail else "", "dim")
+            ),
+            ProgressBar(total=total, completed=done, complete_style="cyan", finished_style="green"),
+            Text(remaining, style="dim"),
+        )
+        return bar
+
+    def _remaining(self, done: int, total: int) -> str:
+        _, first, since = self._origin
+        if done <= first or done >= total:
+            return f"{100 * done / total:.0f} %"
+        return f"{duration((total - done) * (self._clock() - since) / (done - first))} left"
+
+    def _numbers(self) -> Table:
+        """Two columns of label, value and sparkline."""
+        shown = figures(self._metrics)
+        for who in ("learner", "rollout"):
+            if f"idle/{who}" in self._metrics:
+                shown[f"{who} idle"] = f"{100 * self._metrics[f'idle/{who}']:.0f} %"
+        if self._history["accuracy"]:
+            shown = {"accuracy": f"{self._history['accuracy'][-1]:.3f}", **shown}
+        cells = [
+            (
+                Text(label, style="dim"),
+                Text(value, style="bold green" if label == "accuracy" else "bold"),
+                self._spark(label),
+            )
+            for label, value in shown.items()
+        ]
+        table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        half = (len(cells) + 1) // 2
+        for left, right in zip(cells[:half], [*cells[half:], (Text(), Text(), Text())], strict=False):
+            table.add_row(*left, *right)
+        return table
+
+    def _spark(self, label: str) -> Text:
+        history = self._history[SPARKS.get(label, label)]
+        return Text(sparkline(history, SPARK_WIDTH), style="green" if label == "accuracy" else "cyan", no_wrap=True)
+
+    def _footer(self) -> Table:
+        table = Table.grid(expand=True)
+        table.add_column(style="dim")
+        table.add_column(justify="right", no_wrap=True)
+        pools = "   ".join(f"{name} {count}" for name, count in self._pools.items())
+        table.add_row(Text(pools), Text(bottleneck(self._metrics), style="yellow"))
+        return table
+
+    def _above(self, text: Text) -> None:
+        self._console.print(text)

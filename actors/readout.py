@@ -1,0 +1,96 @@
+"""Metrics and summaries as words: what the views print.
+
+Everything here is a pure function of numbers; a number that is missing leaves its words out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["FIGURES", "bottleneck", "duration", "figures", "summary_rows"]
+
+NOTICEABLE = 0.1  # idle shares below this are called balanced
+SATURATED = 0.9  # a reward pool this busy is named as what the learner waits for
+
+FIGURES = {
+    "reward": ("reward/mean", "{:.3f}"),
+    "length": ("response_length/mean", "{:.1f}"),
+    "entropy": ("policy/entropy", "{:.2f}"),
+    "KL": ("policy/kl_ref", "{:.3f}"),
+    "staleness": ("staleness/mean", "{:.1f}"),
+    "samples/s": ("perf/throughput", "{:,.0f}"),
+    "tokens/s": ("perf/tokens_per_s", "{:,.0f}"),
+}
+"""label -> (metric, format) of the numbers that a person follows, in reading order."""
+
+
+def bottleneck(metrics: Mapping[str, float]) -> str:
+    """Return who waits for whom: "learner waiting 62 % on rollout"; empty where nothing is known.
+
+    Reads `idle/learner` (or `time/wait_for_batch` over `time/total`), `idle/rollout` and
+    `rewards/<component>/busy`.
+    """
+    total_s = metrics.get("time/total", 0.0)
+    waited = metrics.get("time/wait_for_batch", 0.0) / total_s if total_s > 0 else 0.0
+    learner, rollout = metrics.get("idle/learner", waited), metrics.get("idle/rollout", 0.0)
+    if not {"idle/learner", "idle/rollout", "time/wait_for_batch"} & metrics.keys():
+        return ""
+    if max(learner, rollout) < NOTICEABLE:
+        return "balanced"
+    if rollout > learner:
+        return f"rollout waiting {100 * rollout:.0f} % on learner"
+    return f"learner waiting {100 * learner:.0f} % on {_slowest(metrics)}"
+
+
+def _slowest(metrics: Mapping[str, float]) -> str:
+    busy = {
+        name.split("/")[1]: v for name, v in metrics.items() if name.startswith("rewards/") and name.endswith("/busy")
+    }
+    component = max(busy, key=busy.__getitem__, default="")
+    return f"reward `{component}`" if busy and busy[component] >= SATURATED else "rollout"
+
+
+def duration(seconds: float) -> str:
+    """Return "48 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def figures(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return {label: text} of those `FIGURES` that were measured."""
+    found = {label: form.format(metrics[name]) for label, (name, form) in FIGURES.items() if name in metrics}
+    if "staleness" in found and "staleness/max" in metrics:
+        found["staleness"] += f" (max {metrics['staleness/max']:.0f})"
+    return found
+
+
+def _part(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = summary.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the (label, text) rows of a finished run; a field that is missing or null is left out."""
+    evaluations = [_part(_part(summary, "eval"), when).get("accuracy") for when in ("before", "after")]
+    staleness, idle = _part(summary, "staleness"), _part(summary, "idle")
+    counts = [f"{v:,} {k.replace('_', ' ')}" for k, v in _part(summary, "trajectories").items() if v]
+    rows = [
+        ("status", str(summary.get("status") or "")),
+        ("accuracy", " → ".join(f"{a:.3f}" for a in evaluations if a is not None)),
+        ("trajectories", " · ".join(counts)),
+        ("throughput", _joined(summary, {"samples_per_s": "{:,.0f} samples/s", "tokens_per_s": "{:,.0f} tokens/s"})),
+        ("staleness", _joined(staleness, {"mean": "mean {:.2f}", "p95": "p95 {:.0f}", "max": "max {:.0f}"})),
+        ("idle", " · ".join(f"{who} {100 * share:.0f} %" for who, share in idle.items() if share is not None)),
+        ("wall time", duration(summary["wall_s"]) if summary.get("wall_s") is not None else ""),
+        ("weights", _joined(summary, {"policy_version": "version {}", "weights_sha256": "sha256 {:.12}"})),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _joined(values: Mapping[str, Any], forms: Mapping[str, str]) -> str:
+    return " · ".join(form.format(values[key]) for key, form in forms.items() if values.get(key) is not None)

@@ -1,0 +1,151 @@
+"""The rollout worker: keeps its engine full and never waits for the learner.
+
+One loop steps the engine, swaps in new weights between two steps, and starts units as soon as their
+weights version is there. The buffer calls `exchange`: new units in, finished trajectories out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.rollouts import Rollouts, build_rollouts
+from buffers.messages import Reply
+from buffers.schema import to_table
+from buffers.trajectory import Unit
+from configs.errors import Corruption, DeadlineExceeded, RunError
+from configs.schema import RunConfig
+from learners.models.weights import Receiver
+
+__all__ = ["RolloutWorker", "build"]
+
+IDLE_S = 0.002
+"""Pause of the loop while there is nothing to decode; bounds the latency of a new unit."""
+
+
+class RolloutWorker:
+    """Serves exchanges while its engine runs."""
+
+    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int) -> None:
+        self._rollouts, self._receiver = rollouts, receiver
+        self._message_samples = message_samples
+        self._queue: deque[Unit] = deque()
+        self._pauses: list[float] = []
+        self._last: tuple[int, Reply] | None = None
+        self._progress = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._started = time.monotonic()
+
+    def ping(self) -> dict[str, Any]:
+        """Answer the supervisor; raises what ended the loop."""
+        self._raise_failure()
+        return {"version": self._rollouts.engine.version, "in_flight": self._rollouts.in_flight}
+
+    async def exchange(self, sequence: int, units: Sequence[Unit], wait_s: float) -> Reply:
+        """Take units, return what finished: after `wait_s`, or as soon as a message is full.
+
+        A repeated `sequence` gets the same answer again, so that a lost reply loses nothing.
+        """
+        if self._last is not None and self._last[0] == sequence:
+            return self._last[1]
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._queue.extend(units)
+        await self._wait_for_message(wait_s)
+        self._raise_failure()
+        reply = self._reply()
+        self._last = (sequence, reply)
+        return reply
+
+    def receive(self, packet: Any) -> None:
+        """Take pushed weights (back ends that do not share memory)."""
+        offer = getattr(self._receiver, "offer", None)
+        if offer is None:
+            raise RunError(f"{type(self._receiver).__name__} pulls its weights; publish.backend does not match")
+        offer(packet)
+
+    async def close(self) -> None:
+        """Stop the loop and release the engine."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._rollouts.close()
+        self._receiver.close()
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._swap_weights()
+            self._start_units()
+            if self._rollouts.in_flight:
+                await self._rollouts.step()
+            else:
+                await asyncio.sleep(IDLE_S)
+            if len(self._rollouts.finished) >= self._message_samples:
+                self._progress.set()
+
+    def _swap_weights(self) -> None:
+        if self._receiver.poll() is None:
+            return
+        began = time.perf_counter()
+        try:
+            version, tensors = self._receiver.take()
+        except (Corruption, DeadlineExceeded):
+            return  # a torn or superseded write: the next poll sees the version after it
+        self._rollouts.engine.load_weights(version, tensors)
+        self._pauses.append(time.perf_counter() - began)
+
+    def _start_units(self) -> None:
+        while self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
+            self._rollouts.start(self._queue.popleft())
+
+    async def _wait_for_message(self, wait_s: float) -> None:
+        self._progress.clear()
+        if len(self._rollouts.finished) < self._message_samples:
+            try:
+                await asyncio.wait_for(self._progress.wait(), wait_s)
+            except TimeoutError:
+                return
+
+    def _reply(self) -> Reply:
+        trajectories, failures = self._rollouts.take()
+        engine = self._rollouts.engine
+        in_flight = self._rollouts.in_flight + len(self._queue)
+        pauses, self._pauses = tuple(self._pauses), []
+        return Reply(
+            table=to_table(trajectories) if trajectories else None,
+            failures=tuple(failures),
+            # Twice the slots: a freed slot always finds a prompt waiting, also during an exchange.
+            capacity=max(0, 2 * engine.slots - in_flight),
+            in_flight=in_flight,
+            stats={
+                "busy_s": engine.stats.busy_s,
+                "lifetime_s": time.monotonic() - self._started,
+                "sampled_tokens": float(engine.stats.sampled_tokens),
+                "steps": float(engine.stats.steps),
+                "longest_gap_s": engine.stats.longest_gap_s,
+                "version": float(engine.version),
+            },
+            pauses=pauses,
+        )
+
+    def _raise_failure(self) -> None:
+        if self._loop is not None and self._loop.done() and not self._loop.cancelled():
+            error = self._loop.exception()
+            raise RunError(f"the rollout loop stopped: {error!r}") from error
+
+
+def build(
+    config: RunConfig, model_folder: Path, make_receiver: Callable[[], Receiver]
+) -> RolloutWorker:
+    """Build a worker inside its own process."""
+    torch.set_num_threads(config.rollout.threads)
+    rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
+    return RolloutWorker(rollouts, make_receiver(), message_samples=config.rollout.message_samples)

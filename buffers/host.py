@@ -1,0 +1,239 @@
+"""The buffer as a service: what runs inside the buffer's actor.
+
+It joins the state machine (`stream`), the loops that feed it (`intake`) and the files behind them
+(`ledger`, payload segments), and lets the learner driver wait for batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from buffers.batch_metrics import batch_metrics
+from buffers.filters import FILTERS
+from buffers.intake import Intake, Scorer
+from buffers.ledger import Ledger
+from buffers.messages import Ticket
+from buffers.recovery import Recovered, recover
+from buffers.samplers import SAMPLERS
+from buffers.schema import TRAJECTORY
+from buffers.segments import SegmentWriter
+from buffers.staleness import age
+from buffers.stream import Batch, StreamBuffer
+from buffers.transport import Handle, HandleSet
+from configs.errors import DeadlineExceeded, RunError
+from configs.registry import construct
+from configs.schema import RunConfig
+
+__all__ = ["BufferHost", "build"]
+
+
+class BufferHost:
+    """Serves batches to the learner driver and accepts members from the supervisor."""
+
+    def __init__(
+        self,
+        buffer: StreamBuffer,
+        *,
+        intake: Intake,
+        pools: dict[str, HandleSet],
+        ledger: Ledger,
+        payload_log: SegmentWriter,
+        changed: asyncio.Event,
+        cursor: dict[str, Any],
+        max_completion_length: int,
+        call_deadline_s: float,
+    ) -> None:
+        self._buffer, self._intake, self._pools = buffer, intake, pools
+        self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
+        self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
+        self._batches: dict[int, Batch] = {}
+
+    def start(self) -> None:
+        """Begin to pump workers."""
+        self._intake.start()
+
+    # -- members (called by the supervisor) -----------------------------------------------------
+
+    def attach(self, pool: str, handle: Handle) -> None:
+        """A member of a pool is ready."""
+        self._pools[pool].attach(handle)
+
+    def detach(self, pool: str, name: str) -> None:
+        """A member is gone: whatever it was working on is dispatched again."""
+        self._pools[pool].detach(name)
+        self._intake.forget(name)
+
+    def ping(self) -> dict[str, Any]:
+        """Report members that stopped answering, and raise what ended a loop."""
+        self._raise_failure()
+        suspects, self._intake.suspects = self._intake.suspects, {}
+        return {"suspects": suspects}
+
+    # -- batches (called by the learner driver) -------------------------------------------------
+
+    async def next_batch(self, version: int, wait_s: float) -> Ticket:
+        """Return the batch to be consumed at `version`; repeated calls return the same one.
+
+        Raises:
+          DeadlineExceeded: no batch within `wait_s`; the message names what is missing.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + wait_s
+        if version not in self._batches:
+            if version != self._buffer.version:
+                raise RunError(f"a batch for version {version} was asked for, the buffer is at {self._buffer.version}")
+            while (batch := self._compose()) is None:
+                if (remaining := ends - loop.time()) <= 0:
+                    raise DeadlineExceeded(f"no batch within {wait_s:g} s; {self._buffer.awaiting()}")
+                await self._sleep_until_change(remaining)
+            self._batches[version] = batch
+            self._buffer.batched(batch)
+        batch = self._batches[version]
+        return Ticket(
+            version=version,
+            samples=len(batch.rows),
+            tokens=sum(row.num_sampled for row in batch.rows),
+            ages=[age(version, row.oldest_version) for row in batch.rows],
+            metrics=batch_metrics(batch, max_completion_length=self._max_length),
+        )
+
+    def batch_table(self, version: int) -> pa.Table:
+        """Return the payload of the batch announced for `version`, rows in the order of identity."""
+        return self._buffer.table(self._batches[version])
+
+    def commit(self, version: int) -> int:
+        """The update consuming `version` is published; safe to repeat. Returns the new version."""
+        batch = self._batches.pop(version, None)
+        if batch is not None:
+            self._buffer.commit(batch)
+            self._changed.set()
+        return self._buffer.version
+
+    def record_version(self, fields: dict[str, Any]) -> None:
+        """Write a version row: parent, hashes and how many samples made it."""
+        self._ledger.record_version(**fields)
+
+    # -- life cycle -----------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Return once everything recorded so far is on disk."""
+        self._write_cursor()
+        await asyncio.to_thread(self._payload_log.flush, self._deadline_s)
+        await asyncio.to_thread(self._ledger.flush, self._deadline_s)
+
+    async def drain(self, reason: str) -> None:
+        """Stop the stream: drop what is not trained, close all files."""
+        self._buffer.draining = True
+        await self._intake.close()
+        self._buffer.drain(reason)
+        self._write_cursor()
+        await asyncio.to_thread(self._payload_log.close)
+        await asyncio.to_thread(self._ledger.close)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters for the view: workers, drops, queue lengths, bytes, new pauses in seconds."""
+        pauses, self._intake.pauses = self._intake.pauses, []
+        return {
+            "workers": {name: dict(stats) for name, stats in self._intake.worker_stats.items()},
+            "pools": {name: len(members) for name, members in self._pools.items()},
+            "dropped": dict(self._buffer.dropped),
+            "leased": self._buffer.leased,
+            "unscored": self._intake.unscored,
+            "held_bytes": self._buffer.payloads.held_bytes,
+            "pauses": pauses,
+            "awaiting": self._buffer.awaiting(),
+        }
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _compose(self) -> Batch | None:
+        self._raise_failure()
+        return self._buffer.compose()
+
+    async def _sleep_until_change(self, remaining: float) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), remaining)
+        except TimeoutError:
+            return  # the caller's own deadline decides
+
+    def _raise_failure(self) -> None:
+        if self._intake.failure is not None:
+            raise RunError(f"the buffer's intake stopped: {self._intake.failure!r}") from self._intake.failure
+
+    def _write_cursor(self) -> None:
+        self._ledger.write_cursor({**self._cursor, "groups_issued": self._buffer.issued_groups})
+
+
+def build(
+    config: RunConfig,
+    run_folder: Path,
+    run_epoch: int,
+    version: int,
+    make_tasks: Callable[[], Any],
+    make_scorer: Callable[[dict[str, HandleSet]], Scorer],
+) -> BufferHost:
+    """Assemble the buffer service of a run.
+
+    Args:
+      make_tasks: returns the task cursor (see `stream.TaskCursor`).
+      make_scorer: takes one handle set per reward component and returns the reward graph.
+    """
+    tasks = make_tasks()
+    recovered: Recovered = recover(run_folder, version=version)
+    disk = {
+        "segment_bytes": config.buffer.segment_bytes,
+        "commit_interval_s": config.buffer.commit_interval_s,
+        "fsync": config.buffer.fsync,
+    }
+    ledger = Ledger(run_folder / "ledger", run_epoch=run_epoch, lineage=recovered.lineage, **disk)
+    payload_log = SegmentWriter(run_folder / "trajectories", "trajectories", TRAJECTORY, run_epoch=run_epoch, **disk)
+    buffer = StreamBuffer(
+        config=config.buffer,
+        batch=config.batch,
+        max_staleness=config.max_staleness,
+        tasks=tasks,
+        sampler=construct(SAMPLERS, config.buffer.sampler, "buffer.sampler"),
+        filters=[construct(FILTERS, f, f"buffer.filters[{i}]") for i, f in enumerate(config.buffer.filters)],
+        ledger=ledger,
+        clock=time.monotonic,
+        version=version,
+        trained_groups=recovered.trained_groups,
+    )
+    recovered.replay_into(buffer, ledger, tasks)
+    changed = asyncio.Event()
+    pools = {name: HandleSet(name) for name in ("rollout", *(f"reward.{c}" for c in config.rewards.components))}
+    intake = Intake(
+        buffer,
+        workers=pools["rollout"],
+        scorer=make_scorer({c: pools[f"reward.{c}"] for c in config.rewards.components}),
+        payload_log=payload_log,
+        score_log=ledger,
+        changed=changed.set,
+        exchange_wait_s=config.rollout.message_wait_s,
+        call_deadline_s=config.cluster.call_deadline_s,
+    )
+    cursor = {
+        "source": tasks.name,
+        "fingerprint": tasks.fingerprint,
+        "num_generations": config.batch.num_generations,
+        "tasks_per_epoch": tasks.tasks_per_epoch,
+        "first": 0,
+    }
+    return BufferHost(
+        buffer,
+        intake=intake,
+        pools=pools,
+        ledger=ledger,
+        payload_log=payload_log,
+        changed=changed,
+        cursor=cursor,
+        max_completion_length=config.rollout.max_completion_length,
+        call_deadline_s=config.cluster.call_deadline_s,
+    )

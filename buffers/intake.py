@@ -1,0 +1,185 @@
+"""The loops that feed the buffer: one pump per rollout worker, then the reward graph.
+
+    worker.exchange(units) -> Reply -> payload on disk -> GENERATED -> reward graph -> SCORED
+
+The buffer pulls: a payload arrives as the return value of an actor method, so it survives its worker.
+X waits for Y: a pump waits for its worker (deadline, three tries under the same sequence number, then
+the worker counts as lost); scoring waits for the reward graph, whose components keep their own deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from buffers.messages import Reply
+from buffers.samples import to_samples
+from buffers.scores import Sample
+from buffers.stream import StreamBuffer, Verdict
+from buffers.transport import Handle, HandleSet
+from configs.errors import DeadlineExceeded, MemberLost
+
+__all__ = ["Intake", "PayloadLog", "ScoreLog", "Scorer"]
+
+
+class Scorer(Protocol):
+    """The reward graph."""
+
+    async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
+
+
+class PayloadLog(Protocol):
+    """Where payloads are stored before their ledger rows."""
+
+    def append(self, table: pa.Table) -> Future[None]: ...
+
+
+class ScoreLog(Protocol):
+    """Where score attempts are stored."""
+
+    def record_scores(self, scores: Sequence[tuple[str, Any]]) -> object: ...
+
+
+class Intake:
+    """Pumps trajectories from workers through the reward graph into the buffer."""
+
+    def __init__(
+        self,
+        buffer: StreamBuffer,
+        *,
+        workers: HandleSet,
+        scorer: Scorer,
+        payload_log: PayloadLog,
+        score_log: ScoreLog,
+        changed: Callable[[], None],
+        exchange_wait_s: float,
+        call_deadline_s: float,
+        exchange_tries: int = 3,
+    ) -> None:
+        self.suspects: dict[str, str] = {}
+        """Workers that stopped answering, and why; the supervisor replaces them."""
+        self.failure: BaseException | None = None
+        """What ended a pump or a scoring task; the run cannot go on."""
+        self.worker_stats: dict[str, Mapping[str, float]] = {}
+        self.pauses: list[float] = []
+        self.unscored = 0
+        """Samples waiting for their rewards."""
+        self._buffer, self._workers, self._scorer = buffer, workers, scorer
+        self._payload_log, self._score_log, self._changed = payload_log, score_log, changed
+        self._wait_s, self._deadline_s, self._tries = exchange_wait_s, call_deadline_s, exchange_tries
+        self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        workers.on_change(self._follow)
+
+    def start(self) -> None:
+        """Begin to pump the workers that are there, and to expire late groups."""
+        self._follow()
+        self._spawn(self._watch_deadlines())
+
+    async def close(self) -> None:
+        """Stop all loops."""
+        tasks = [*self._pumps.values(), *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self) -> None:
+        for worker in self._workers:
+            if worker.name not in self._pumps:
+                self._pumps[worker.name] = self._spawn(self._pump(worker))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+            self._changed()
+
+    async def _pump(self, worker: Handle) -> None:
+        """Exchange units for trajectories until the worker leaves its pool."""
+        capacity = sequence = 0
+        while worker.name in self._workers:
+            units = self._buffer.lease(worker.name, capacity)
+            try:
+                reply = await self._exchange(worker, sequence, units)
+            except (MemberLost, DeadlineExceeded) as error:
+                self._give_up(worker, error)
+                return
+            sequence += 1
+            capacity = reply.capacity
+            self._take(worker, reply)
+            if not reply.in_flight and not reply.table and not units:
+                await asyncio.sleep(self._wait_s)
+
+    async def _exchange(self, worker: Handle, sequence: int, units: Sequence[Any]) -> Reply:
+        """Call the worker; a lost answer is asked for again under the same sequence number."""
+        for attempt in range(1, self._tries + 1):
+            try:
+                reply: Reply = await worker.call(
+                    "exchange",
+                    sequence,
+                    list(units),
+                    self._wait_s,
+                    deadline_s=self._deadline_s,
+                    awaiting=f"exchange {sequence} ({len(units)} new units)",
+                )
+                return reply
+            except DeadlineExceeded:
+                if attempt == self._tries:
+                    raise
+        raise AssertionError("unreachable: exchange_tries is at least 1")
+
+    def forget(self, name: str) -> None:
+        """A worker left its pool: dispatch its slots again. Safe to repeat."""
+        pump = self._pumps.pop(name, None)
+        if pump is not None and pump is not asyncio.current_task():
+            pump.cancel()
+        self.worker_stats.pop(name, None)
+        if self._buffer.lose(name):
+            self._changed()
+
+    def _give_up(self, worker: Handle, error: Exception) -> None:
+        self.suspects[worker.name] = str(error)
+        self._workers.detach(worker.name)
+        self.forget(worker.name)
+
+    def _take(self, worker: Handle, reply: Reply) -> None:
+        self.worker_stats[worker.name] = reply.stats
+        self.pauses += reply.pauses
+        for failure in reply.failures:
+            self._buffer.fail(failure.slot, failure.attempt, failure.reason, failure.retry)
+        if reply.failures:
+            self._changed()
+        if reply.table is not None:
+            kept = self._buffer.accept(reply.table)
+            if kept is not None:
+                self._spawn(self._store_and_score(kept))
+
+    async def _store_and_score(self, table: pa.Table) -> None:
+        samples = to_samples(table)
+        self.unscored += len(samples)
+        try:
+            await asyncio.wrap_future(self._payload_log.append(table))
+            self._buffer.generated([sample.id for sample in samples])
+            verdicts = await self._scorer.score(samples)
+        finally:
+            self.unscored -= len(samples)
+        by_id = {sample.id: verdict for sample, verdict in zip(samples, verdicts, strict=True)}
+        self._score_log.record_scores([(i, score) for i, v in by_id.items() for score in v.scores.values()])
+        self._buffer.scored(by_id)
+        self._changed()
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if self._buffer.expire():
+                self._changed()

@@ -1,0 +1,228 @@
+"""The ledger: every step of every slot, score attempts, preference pairs and weight versions.
+
+    admitted -> generated -> scored -> batched -> trained | dropped(reason) | failed(reason)
+                                                    \\-> rolled_back, when a resume goes behind it
+
+A thin, typed writer over segment files. Rows are append-only and ordered by `seq`; one ledger exists
+per run epoch, and its process alone writes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from buffers.files import Files, write_atomically
+from buffers.identity import Slot, trajectory_id
+from buffers.scores import Score
+from buffers.segments import SegmentWriter
+from buffers.tables import EVENTS, PAIRS, SCHEMAS, SCORES, VERSIONS
+from configs.errors import DataError
+
+__all__ = ["Event", "EventKind", "Ledger", "Pair", "read_cursor"]
+
+SEQ_BITS = 40  # events of one run epoch; the epoch sits above, so `seq` rises over the whole run
+
+
+class EventKind(enum.StrEnum):
+    """What happened to an attempt; the last four end it."""
+
+    ADMITTED = "admitted"
+    GENERATED = "generated"
+    SCORED = "scored"
+    BATCHED = "batched"
+    TRAINED = "trained"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+KINDS = pa.array([kind.value for kind in EventKind], pa.string())
+KIND_INDEX = {kind: index for index, kind in enumerate(EventKind)}
+
+
+@dataclass(slots=True)
+class Event:
+    """One step of one attempt."""
+
+    kind: EventKind
+    slot: Slot
+    attempt: int
+    node: int = 0
+    version: int | None = None
+    """Batched and trained: the consuming version, whose weights the update started from."""
+    reason: str = ""
+    """Why dropped, failed or rolled back; "replay" marks training that repeats an earlier one."""
+
+
+class Pair(NamedTuple):
+    """A preference between two trajectories; a higher revision replaces a lower one."""
+
+    left_id: str
+    right_id: str
+    label: float
+    """Probability that the left one is better."""
+    weight: float = 1.0
+    verdict: str = ""
+    revision: int = 0
+
+
+class Ledger:
+    """The one writer of a run's ledger in an epoch.
+
+    Every `record` method returns a future that is done once the rows are on disk, and raises what an
+    earlier row met: a caller that ignores futures still cannot lose rows silently.
+
+    Raises:
+      StaleEpoch: a newer epoch of the folder began.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run_epoch: int,
+        lineage: int,
+        segment_bytes: int = 16 << 20,
+        commit_interval_s: float = 0.02,
+        fsync: bool = True,
+        clock: Callable[[], float] = time.time,
+        files: Files | None = None,
+    ) -> None:
+        self._folder, self._epoch, self._lineage, self._clock = folder, run_epoch, lineage, clock
+        self._seq = run_epoch << SEQ_BITS
+        self._writers = {
+            stream: SegmentWriter(
+                folder,
+                stream,
+                SCHEMAS[stream],
+                run_epoch=run_epoch,
+                segment_bytes=segment_bytes,
+                commit_interval_s=commit_interval_s,
+                fsync=fsync,
+                files=files,
+            )
+            for stream in ("events", "scores", "pairs", "versions")
+        }
+
+    def record(self, events: Sequence[Event]) -> Future[None]:
+        """Append events, in order. Calls come from one thread."""
+        count = len(events)
+        kinds = np.fromiter((KIND_INDEX[e.kind] for e in events), np.int32, count)
+        columns = {
+            "seq": np.arange(self._seq, self._seq + count, dtype=np.int64),
+            "time": np.full(count, self._clock()),
+            "run_epoch": np.full(count, self._epoch, np.int32),
+            "lineage": np.full(count, self._lineage, np.int32),
+            "event": pa.DictionaryArray.from_arrays(pa.array(kinds), KINDS),
+            "id": [trajectory_id(e.slot, e.attempt, e.node) for e in events],
+            "source": [e.slot.source for e in events],
+            "epoch": [e.slot.epoch for e in events],
+            "task": [e.slot.task for e in events],
+            "sample": [e.slot.sample for e in events],
+            "attempt": [e.attempt for e in events],
+            "node": [e.node for e in events],
+            "reason": [e.reason for e in events],
+            "version": [e.version for e in events],
+        }
+        self._seq += count
+        return self._append("events", pa.table(columns, schema=EVENTS))
+
+    def record_scores(self, scores: Sequence[tuple[str, Score]]) -> Future[None]:
+        """Append (trajectory id, score) pairs, invalid scores too."""
+        now = self._clock()
+        rows = [_score_row(trajectory, score) | {"time": now} for trajectory, score in scores]
+        return self._append("scores", pa.Table.from_pylist(rows, schema=SCORES))
+
+    def record_pairs(self, pairs: Sequence[Pair]) -> Future[None]:
+        """Append preference pairs."""
+        now = self._clock()
+        return self._append("pairs", pa.Table.from_pylist([p._asdict() | {"time": now} for p in pairs], schema=PAIRS))
+
+    def record_version(
+        self,
+        *,
+        version: int,
+        parent: int | None,
+        weights_sha256: str,
+        trained_digest: str,
+        num_trained: int,
+        model: str = "policy",
+    ) -> Future[None]:
+        """Append a weights version.
+
+        Args:
+          parent: the version whose weights the update started from; None for the first one.
+          trained_digest: chained over the ids of every update up to this version.
+          num_trained: trajectories of the update that made this version.
+        """
+        row = {
+            "lineage": self._lineage,
+            "version": version,
+            "parent": parent,
+            "model": model,
+            "weights_sha256": weights_sha256,
+            "trained_digest": trained_digest,
+            "num_trained": num_trained,
+            "time": self._clock(),
+            "run_epoch": self._epoch,
+        }
+        return self._append("versions", pa.Table.from_pylist([row], schema=VERSIONS))
+
+    def write_cursor(self, cursor: Mapping[str, Any]) -> None:
+        """Replace cursor.json atomically: source, fingerprint, first, groups_issued, num_generations, tasks_per_epoch.
+
+        Raises:
+          DataError: the disk refused.
+        """
+        path = self._folder / "cursor.json"
+        try:
+            write_atomically(path, json.dumps(dict(cursor), indent=1).encode())
+        except OSError as error:
+            raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
+
+    def flush(self, deadline_s: float = 60.0) -> None:
+        """Return once everything recorded so far is on disk; errors as in `SegmentWriter.flush`."""
+        for writer in self._writers.values():
+            writer.flush(deadline_s)
+
+    def close(self, deadline_s: float = 60.0) -> None:
+        """Write what is queued and merge the segments; errors as in `SegmentWriter.close`."""
+        for writer in self._writers.values():
+            writer.close(deadline_s)
+
+    def _append(self, stream: str, table: pa.Table) -> Future[None]:
+        for writer in self._writers.values():
+            writer.raise_failure()
+        return self._writers[stream].append(table)
+
+
+def read_cursor(folder: Path) -> dict[str, Any]:
+    """Return cursor.json of a ledger folder; empty before the first `write_cursor`."""
+    path = folder / "cursor.json"
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+def _score_row(trajectory: str, score: Score) -> dict[str, Any]:
+    return {
+        "trajectory_id": trajectory,
+        "component": score.component,
+        "version": score.version,
+        "attempt": score.attempt,
+        "vector": score.vector,
+        "span_values": score.span_values,
+        "spans": [{"kind": s.kind, "start": s.start, "end": s.end} for s in score.spans],
+        "status": score.status.value,
+        "detail": score.detail,
+        "latency_s": score.latency_s,
+        "value": score.value,
+    }

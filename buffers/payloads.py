@@ -1,0 +1,55 @@
+"""Payload messages held in memory: one Arrow table per message, freed when its last row is.
+
+Rows are handed out with `take`, never as slices: a sliced batch ships its whole parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from buffers.groups import Row
+
+__all__ = ["PayloadStore"]
+
+
+class PayloadStore:
+    """Tables by message number, with a count of the rows still needed."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, pa.Table] = {}
+        self._needed: dict[int, int] = {}
+        self._next = 0
+        self.held_bytes = 0
+
+    def put(self, table: pa.Table) -> int:
+        """Keep a message; return its number."""
+        message = self._next
+        self._next += 1
+        self._tables[message] = table
+        self._needed[message] = table.num_rows
+        self.held_bytes += table.nbytes
+        return message
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """Declare rows unneeded."""
+        for row in rows:
+            self._needed[row.message] -= 1
+            if self._needed[row.message] == 0:
+                self.held_bytes -= self._tables.pop(row.message).nbytes
+                del self._needed[row.message]
+
+    def gather(self, rows: Sequence[Row]) -> pa.Table:
+        """Return the rows as one table, in the order given."""
+        by_message: dict[int, list[int]] = {}
+        for position, row in enumerate(rows):
+            by_message.setdefault(row.message, []).append(position)
+        parts, positions = [], []
+        for message, where in by_message.items():
+            parts.append(self._tables[message].take([rows[p].index for p in where]))
+            positions += where
+        inverse = [0] * len(positions)
+        for at, position in enumerate(positions):
+            inverse[position] = at
+        return pa.concat_tables(parts).take(inverse).combine_chunks()

@@ -1,0 +1,61 @@
+"""Commands that read a run folder: audit, query, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from buffers.records.audit import audit
+from buffers.records.examples import example_rows
+from buffers.records.query import query
+from buffers.records.report import write_report
+
+__all__ = ["COMMANDS"]
+
+
+def audit_run(words: list[str]) -> int:
+    """Reconcile the ledger, the payloads and the learner's digest: `launch.py audit RUN [--json]`. Exit code 1: unbalanced."""
+    options = _parser("audit", audit_run.__doc__).parse_args(words)
+    result = audit(options.run)
+    if options.json:
+        print(json.dumps({**result.totals, **asdict(result)}, indent=1))
+    else:
+        print("  ".join(f"{name} {count}" for name, count in result.totals.items()))
+        print("balanced" if result.balanced else "NOT balanced:\n  " + "\n  ".join(result.problems))
+    return 0 if result.balanced else 1
+
+
+def query_run(words: list[str]) -> int:
+    """Run SQL over a live or finished run: `launch.py query RUN "SELECT ..." [--json]`."""
+    parser = _parser("query", query_run.__doc__)
+    parser.add_argument("sql")
+    options = parser.parse_args(words)
+    rows = query(options.run, options.sql)
+    if options.json:
+        print(json.dumps(rows.to_pylist(), default=str))
+        return 0
+    print("\t".join(rows.column_names))
+    for row in rows.to_pylist():
+        print("\t".join(str(value) for value in row.values()))
+    return 0
+
+
+def report_run(words: list[str]) -> int:
+    """Write report.html of a live or finished run: `launch.py report RUN [--json]`."""
+    options = _parser("report", report_run.__doc__).parse_args(words)
+    path = write_report(options.run, example_rows(options.run))
+    print(json.dumps({"report": str(path)}) if options.json else path)
+    return 0
+
+
+def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"launch.py {name}", description=description)
+    parser.add_argument("run", type=Path, help="run folder, runs/<name>")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"audit": audit_run, "query": query_run, "report": report_run}

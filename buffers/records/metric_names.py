@@ -1,0 +1,198 @@
+"""The glossary: what every metric means, its unit, its healthy range, and what to do outside it.
+
+One table serves the report's chart lines, its advisories and the generated page. A name may hold
+`<placeholders>` that stand for one path segment: `rewards/<component>/mean`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+__all__ = ["METRICS", "Metric", "describe", "glossary_markdown", "matching"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One line of the glossary."""
+
+    name: str
+    unit: str
+    meaning: str
+    healthy: str = "no fixed range"
+    low: float | None = None
+    """An average of the last updates below this is worth an advisory."""
+    high: float | None = None
+    """An average of the last updates above this is worth an advisory."""
+    remedy: str = ""
+    """What to change, naming the configuration keys."""
+
+
+_GLOSSARY = (
+    Metric("buffer/held_bytes", "bytes",
+           "Payloads that wait in the buffer",
+           "below buffer.max_bytes, where admission pauses"),
+    Metric("buffer/unscored", "samples",
+           "Generated samples that wait for a score",
+           "steady; growth means that a reward is the bottleneck"),
+    Metric("dropped/<reason>", "samples",
+           "Samples dropped for this reason since the start",
+           "explained by buffer.filters and buffer.staleness_policy"),
+    Metric("eval/<task>/accuracy", "share",
+           "Share of held-out tasks solved by a pinned version",
+           "rises; far below the training reward means overfitting"),
+    Metric("eval/<task>/invalid", "samples",
+           "Held-out tasks whose answer got no score; they count as unsolved",
+           "0", high=0.5,
+           remedy="raise the deadline_s of rewards.components"),
+    Metric("eval/<task>/reward", "reward",
+           "Mean combined reward on held-out tasks",
+           "rises with the accuracy"),
+    Metric("idle/learner", "share",
+           "Share of wall time in which the learner waited for a batch",
+           "below 0.5", high=0.5,
+           remedy="raise rollout.workers or rollout.slots, or max_staleness"),
+    Metric("idle/rollout", "share",
+           "Share of wall time in which the engines computed nothing",
+           "below 0.5", high=0.5,
+           remedy="raise max_staleness or learner.ranks, or lower rollout.workers"),
+    Metric("num_turns/mean", "turns",
+           "Turns of an episode",
+           "1 for single-turn programs"),
+    Metric("optim/grad_norm", "1",
+           "Norm of the gradient before clipping",
+           "steady; spikes above 10 x its usual level precede collapse"),
+    Metric("optim/lr", "1",
+           "Learning rate of this update",
+           "follows learner.schedule"),
+    Metric("optim/skipped", "steps",
+           "Optimiser steps left out because the gradient was not finite",
+           "0", high=0,
+           remedy="lower learner.learning_rate; learner.max_nonfinite_updates in a row end the run"),
+    Metric("perf/throughput", "samples/s",
+           "Samples trained on per second of wall time",
+           "steady"),
+    Metric("perf/tokens_per_s", "tokens/s",
+           "Sampled tokens trained on per second of wall time",
+           "steady"),
+    Metric("policy/clip_frac", "share",
+           "Share of tokens whose probability ratio was clipped",
+           "below 0.3", high=0.3,
+           remedy="lower learner.learning_rate or max_staleness, or widen epsilon in learner.loss"),
+    Metric("policy/entropy", "nats",
+           "Entropy of the policy's next-token distribution, per sampled token",
+           "above 0.01; a fast fall to 0 is collapse", low=0.01,
+           remedy="lower learner.learning_rate, or raise rollout.temperature or learner.beta"),
+    Metric("policy/kl_ref", "nats",
+           "KL divergence from the reference policy, per token (k3 estimate)",
+           "below 1", high=1,
+           remedy="raise learner.beta or lower learner.learning_rate"),
+    Metric("policy/loss", "reward",
+           "Policy objective that the optimiser minimised",
+           "no meaning by its level"),
+    Metric("policy/ppo_kl", "nats",
+           "KL divergence between the behaviour policy and the weights in training, per token",
+           "below 0.1", high=0.1,
+           remedy="lower learner.learning_rate, learner.num_iterations or max_staleness"),
+    Metric("response_length/clip_ratio", "share",
+           "Share of completions cut off at max_completion_length",
+           "below 0.1", high=0.1,
+           remedy="raise rollout.max_completion_length"),
+    Metric("response_length/mean", "tokens",
+           "Sampled tokens of a completion",
+           "changes slowly; growth without reward is padding"),
+    Metric("reward/frac_zero_std", "share",
+           "Share of groups whose samples all earned the same reward, so teach nothing",
+           "below 0.8", high=0.8,
+           remedy="tasks are too easy or too hard: change tasks.train, or raise batch.num_generations"),
+    Metric("reward/mean", "reward",
+           "Mean combined reward of the batch, over samples whose scores are valid",
+           "rises, then levels off"),
+    Metric("reward/std", "reward",
+           "Standard deviation of the combined reward in the batch",
+           "above 0: without spread there is nothing to learn"),
+    Metric("rewards/<component>/busy", "share",
+           "Share of a component's concurrent calls in use",
+           "below 0.9", high=0.9,
+           remedy="raise rewards.components.<component>.replicas or .concurrency"),
+    Metric("rewards/<component>/invalid", "samples",
+           "Scores of the batch without a value (timeout, error, abstained); they are not trained on",
+           "0", high=0.5,
+           remedy="raise rewards.components.<component>.deadline_s or .replicas; the ledger holds the reasons"),
+    Metric("rewards/<component>/mean", "reward",
+           "Mean of one reward component, unweighted, over its valid scores",
+           "moves with reward/mean; one that moves alone is being gamed"),
+    Metric("rollout/errored", "samples",
+           "Attempts that ended in an error since the last update",
+           "0", high=0.5,
+           remedy="read the reasons in the ledger; environments and tools fail here before they fail loudly"),
+    Metric("rollout/ess", "share",
+           "Effective sample size of the importance weights, as a share of the tokens",
+           "above 0.5", low=0.5,
+           remedy="lower max_staleness, or truncate the importance weights in learner.loss"),
+    Metric("rollout/is_ratio/mean", "ratio",
+           "Mean importance ratio of the learner's policy before the update over the engine's, per token",
+           "0.9 to 1.1", low=0.9, high=1.1,
+           remedy="lower max_staleness or learner.learning_rate; at max_staleness=0 use one model.network"),
+    Metric("rollout/mismatch_kl/mean", "nats",
+           "KL divergence between the engine's recorded and the learner's policy before the update, per token",
+           "below 0.05, growing with age; at max_staleness=0 in float32 below 1e-6", high=0.05,
+           remedy="lower max_staleness or learner.learning_rate; at max_staleness=0 use model.dtype=float32"),
+    Metric("staleness/dropped", "samples",
+           "Samples dropped for their age since the start, dispatched again",
+           "0 under buffer.staleness_policy=wait"),
+    Metric("staleness/max", "versions",
+           "Largest age in the batch",
+           "never above max_staleness"),
+    Metric("staleness/mean", "versions",
+           "Versions between the oldest token of a sample and the weights it trains",
+           "below max_staleness"),
+    Metric("staleness/spanning_share", "share",
+           "Share of samples whose tokens come from more than one version of the weights",
+           "grows with completion length; 0 in mode=sync"),
+    Metric("time/total", "s",
+           "Wall time from one update to the next",
+           "steady"),
+    Metric("time/update", "s",
+           "The learner's computation on one batch",
+           "steady; the larger part of time/total in a run that is bound by learning"),
+    Metric("time/wait_for_batch", "s",
+           "How long the learner waited for the batch of this update",
+           "small beside time/update"),
+    Metric("time/weight_sync", "s",
+           "Publishing the new weights, until engines can take them",
+           "small beside time/update"),
+)  # fmt: skip
+
+METRICS = {metric.name: metric for metric in _GLOSSARY}
+"""Every documented metric, by name."""
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile("([^/]+)".join(re.escape(part) for part in re.split(r"<\w+>", name)))
+
+
+def describe(name: str) -> Metric | None:
+    """Return the glossary line of a metric as logged, or None for one that is not documented.
+
+    `rewards/judge/mean` finds `rewards/<component>/mean`.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    return next((metric for key, metric in METRICS.items() if _pattern(key).fullmatch(name)), None)
+
+
+def matching(name: str, logged: Iterable[str]) -> dict[str, str]:
+    """Return {logged name: what stands for the placeholder ("" without one)}, sorted by name."""
+    found = ((key, _pattern(name).fullmatch(key)) for key in sorted(logged))
+    return {key: "/".join(match.groups()) for key, match in found if match}
+
+
+def glossary_markdown() -> str:
+    """Return the glossary as a Markdown page."""
+    head = "# Metrics\n\n| name | meaning | unit | healthy | otherwise |\n| --- | --- | --- | --- | --- |\n"
+    rows = (f"| `{m.name}` | {m.meaning} | {m.unit} | {m.healthy} | {m.remedy} |" for m in METRICS.values())
+    return head + "\n".join(rows) + "\n"

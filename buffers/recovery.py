@@ -1,0 +1,110 @@
+"""Continuing a run from its ledger.
+
+Weights of version v were made by the samples trained at versions below v. After a restart from v,
+whatever was trained at v or later is rolled back, and every group that is neither trained nor given
+up is generated again as new attempts of the same slots; so nothing is lost and nothing is trained
+twice in the surviving lineage. Sampling is keyed by the slot, not by the attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from buffers.identity import GroupKey, Slot
+from buffers.ledger import Event, EventKind, Ledger
+from buffers.stream import StreamBuffer
+from buffers.streams import read_stream
+from buffers.tables import EVENTS
+from buffers.trajectory import Task
+
+__all__ = ["DRAINED", "RESTARTED", "Recovered", "recover"]
+
+DRAINED = "run_ended"
+RESTARTED = "restart"
+
+
+class SeekableTasks(Protocol):
+    tasks_per_epoch: int
+
+    def seek(self, ordinal: int) -> None: ...
+
+    def task_at(self, ordinal: int) -> tuple[int, int, Task]: ...
+
+
+@dataclass(slots=True)
+class _SlotHistory:
+    attempt: int = 0
+    last: str = ""
+    reason: str = ""
+    trained: list[tuple[int, int, int]] = field(default_factory=list)
+    """(attempt, node, version) trained in the surviving lineage."""
+
+
+@dataclass(kw_only=True)
+class Recovered:
+    """What the ledger says at the moment of a restart."""
+
+    version: int
+    lineage: int
+    slots: Mapping[Slot, _SlotHistory]
+
+    @property
+    def trained_groups(self) -> int:
+        """Groups whose training is part of the weights."""
+        kept = {s.group for s, h in self.slots.items() if any(v < self.version for _, _, v in h.trained)}
+        return len(kept)
+
+    def replay_into(self, buffer: StreamBuffer, ledger: Ledger, tasks: SeekableTasks) -> None:
+        """Write the roll-back and reopen what is unfinished, in the order of identity."""
+        groups: dict[GroupKey, dict[int, _SlotHistory]] = {}
+        for slot, history in self.slots.items():
+            groups.setdefault(slot.group, {})[slot.sample] = history
+        ordinals = {key: key.epoch * tasks.tasks_per_epoch + key.task for key in groups}
+        ledger.record(self._closing_events())
+        tasks.seek(max(ordinals.values(), default=-1) + 1)
+        for key in sorted(groups, key=ordinals.__getitem__):
+            if self._unfinished(groups[key]):
+                attempts = {sample: history.attempt for sample, history in groups[key].items()}
+                buffer.restore(ordinals[key], tasks.task_at(ordinals[key]), attempts)
+
+    def _unfinished(self, members: Mapping[int, _SlotHistory]) -> bool:
+        if any(version < self.version for h in members.values() for _, _, version in h.trained):
+            return False
+        given_up = {EventKind.DROPPED.value, EventKind.FAILED.value}
+        return any(h.trained or h.last not in given_up or h.reason == DRAINED for h in members.values())
+
+    def _closing_events(self) -> list[Event]:
+        events = []
+        final = {EventKind.DROPPED.value, EventKind.FAILED.value, EventKind.TRAINED.value, EventKind.ROLLED_BACK.value}
+        for slot, history in self.slots.items():
+            for attempt, node, version in history.trained:
+                if version >= self.version:
+                    events.append(Event(EventKind.ROLLED_BACK, slot, attempt, node, version=version, reason=RESTARTED))
+            if history.last not in final:
+                events.append(Event(EventKind.DROPPED, slot, history.attempt, reason=RESTARTED))
+        return events
+
+
+def recover(run_folder: Path, *, version: int) -> Recovered:
+    """Read the ledger of a run that continues with weights `version`; an empty one is a new run."""
+    columns = ["lineage", "event", "source", "epoch", "task", "sample", "attempt", "node", "version", "reason"]
+    rows: list[dict[str, Any]] = read_stream(run_folder / "ledger", "events", EVENTS).select(columns).to_pylist()
+    slots: dict[Slot, _SlotHistory] = {}
+    for row in rows:
+        history = slots.setdefault(Slot(row["source"], row["epoch"], row["task"], row["sample"]), _SlotHistory())
+        _apply(history, row)
+    lineage = max((row["lineage"] for row in rows), default=-1) + 1
+    return Recovered(version=version, lineage=lineage, slots=slots)
+
+
+def _apply(history: _SlotHistory, row: Mapping[str, Any]) -> None:
+    key = (row["attempt"], row["node"], row["version"])
+    if row["event"] == EventKind.TRAINED.value and row["reason"] != "replay":
+        history.trained.append(key)
+    elif row["event"] == EventKind.ROLLED_BACK.value and key in history.trained:
+        history.trained.remove(key)
+    history.attempt = max(history.attempt, row["attempt"])
+    history.last, history.reason = row["event"], row["reason"]

@@ -1,0 +1,222 @@
+"""Writing a stream: append-only segments, group commit, compaction to Parquet.
+
+    append() -> queue -> [thread: concat, write, fsync, check fence] -> future done
+                              \\ segment full: start the next one, merge the closed ones to Parquet
+
+One thread per writer does all disk work, so that an fsync of 300 ms never stops an event loop. Rows
+that arrive during a commit form the next group: one frame and one fsync per group.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from buffers.epochs import COVERS, begin_epoch, newest_claim, stream_files
+from buffers.files import Files, OsFiles, write_atomically
+from buffers.frames import encode
+from buffers.streams import read_files, read_stream
+from buffers.tables import upgrade
+from configs.errors import DataError, DeadlineExceeded, RunError, StaleEpoch
+
+__all__ = ["SegmentWriter", "begin_epoch", "read_stream"]
+
+Group = list[tuple[pa.Table | None, "Future[None]"]]
+
+
+class SegmentWriter:
+    """The one writer of a stream in an epoch; a restarted one begins a new epoch first.
+
+    Raises:
+      StaleEpoch: a newer epoch of the folder began.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stream: str,
+        schema: pa.Schema,
+        *,
+        run_epoch: int,
+        segment_bytes: int = 16 << 20,
+        commit_interval_s: float = 0.02,
+        fsync: bool = True,
+        files: Files | None = None,
+    ) -> None:
+        self._folder, self._stream, self._schema, self._epoch = folder, stream, schema, run_epoch
+        self._segment_bytes, self._commit_interval_s, self._fsync = segment_bytes, commit_interval_s, fsync
+        self._files = files or OsFiles()
+        self._wake = threading.Condition()
+        self._queue: Group = []
+        self._group: Group = []  # being written
+        self._urgent = self._closing = False
+        self._error: RunError | None = None
+        self._thread: threading.Thread | None = None
+        self._next_commit = 0.0
+        self._ordinal = -1
+        self._path: Path | None = None  # the live segment
+        self._handle = self._size = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_if_stale()
+
+    def append(self, table: pa.Table) -> Future[None]:
+        """Queue rows; the future is done once they are on disk, and fails with a RunError otherwise.
+
+        Raises:
+          DataError: the columns are not the schema's.
+        """
+        return self._enqueue(upgrade(table, self._schema))
+
+    def raise_failure(self) -> None:
+        """Raise the error after which nothing more is stored, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def flush(self, deadline_s: float = 60.0) -> None:
+        """Return once everything appended so far is on disk.
+
+        Raises:
+          DeadlineExceeded: it is not, after `deadline_s`.
+          RunError: the disk refused.
+        """
+        self._await(self._enqueue(None, urgent=True), deadline_s)
+
+    def close(self, deadline_s: float = 60.0) -> None:
+        """Write what is queued, merge the segments and end the thread.
+
+        Raises:
+          DeadlineExceeded: the thread still works after `deadline_s`.
+          RunError: the disk refused.
+        """
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(deadline_s)
+            if self._thread.is_alive():
+                raise DeadlineExceeded(f"{self._folder}: stream {self._stream!r} is not closed after {deadline_s:g} s")
+        self.raise_failure()
+
+    def _enqueue(self, table: pa.Table | None, urgent: bool = False) -> Future[None]:
+        future: Future[None] = Future()
+        with self._wake:
+            if self._closing or self._error is not None:
+                closed = DataError(f"{self._folder}: stream {self._stream!r} is closed; open a new writer")
+                future.set_exception(self._error or closed)
+                return future
+            self._queue.append((table, future))
+            self._urgent |= urgent
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=f"segments-{self._stream}", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        return future
+
+    def _await(self, future: Future[None], deadline_s: float) -> None:
+        try:
+            future.result(deadline_s)
+        except TimeoutError as error:
+            where = f"{self._folder}: stream {self._stream!r}"
+            raise DeadlineExceeded(f"{where}: rows are not on disk after {deadline_s:g} s") from error
+
+    def _serve(self) -> None:
+        try:
+            while group := self._next_group():
+                self._commit(group)
+            self._close_segment()
+            self._compact()
+        except Exception as error:  # the top of this thread: whatever it was, nobody may wait for ever
+            self._fail(error)
+
+    def _next_group(self) -> Group:
+        """Wait for rows and for the commit interval; an empty group means closed."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._queue or self._closing)
+            pause = max(0.0, self._next_commit - time.monotonic())
+            self._wake.wait_for(lambda: self._urgent or self._closing, timeout=pause)
+            self._group, self._queue, self._urgent = self._queue, [], False
+        self._next_commit = time.monotonic() + self._commit_interval_s
+        return self._group
+
+    def _commit(self, group: Group) -> None:
+        if tables := [table for table, _ in group if table is not None]:
+            self._write(encode(pa.concat_tables(tables, promote_options="default")))
+        for _, future in group:
+            if future.set_running_or_notify_cancel():  # an awaiting coroutine may be gone; its rows stay
+                future.set_result(None)
+        self._group = []
+        if self._size >= self._segment_bytes:
+            self._close_segment()
+            self._compact()
+
+    def _write(self, frame: bytes) -> None:
+        if self._path is None:
+            self._open_segment()
+        assert self._path is not None
+        self._files.write(self._handle, frame)
+        self._size += len(frame)
+        if self._fsync:
+            self._files.sync(self._handle)
+        if not self._path.exists():
+            raise StaleEpoch(f"{self._path}: epoch {self._epoch} was fenced off by a newer one; end this process")
+
+    def _open_segment(self) -> None:
+        if self._ordinal < 0:
+            own = [f for f in stream_files(self._folder, self._stream) if f.epoch == self._epoch]
+            if any(f.is_segment for f in own):
+                raise DataError(f"{own[-1].path} was left by another writer of epoch {self._epoch}; begin a new epoch")
+            self._ordinal = max((f.ordinal for f in own), default=-1)
+        self._ordinal += 1
+        path = self._folder / f"{self._stream}-e{self._epoch:04d}-{self._ordinal:06d}.seg"
+        self._handle, self._path, self._size = self._files.create(path), path, 0
+        self._files.sync_folder(self._folder)
+        self._refuse_if_stale()
+
+    def _refuse_if_stale(self) -> None:
+        if (newest := newest_claim(self._folder)) > self._epoch:
+            raise StaleEpoch(f"{self._folder}: epoch {self._epoch} was fenced off by epoch {newest}; end this process")
+
+    def _close_segment(self) -> None:
+        if self._path is not None:
+            self._files.close(self._handle)
+            self._path = None
+
+    def _compact(self) -> None:
+        """Merge all closed segments, also those that crashed epochs left, into one Parquet file."""
+        # A newer epoch renames what it takes over: what carries its mark is no longer ours to remove.
+        names = {True: "{}.seg", False: f"{{}}.f{self._epoch:04d}.seg"}
+        found = [f for f in stream_files(self._folder, self._stream) if f.is_segment]
+        closed = [f for f in found if f.path.name == names[f.epoch == self._epoch].format(f.key)]
+        if not closed or closed[-1].epoch != self._epoch:
+            return
+        table = pa.concat_tables([upgrade(t, self._schema) for t in read_files(closed)], promote_options="default")
+        covers = json.dumps([f.key for f in closed]).encode()
+        table = table.replace_schema_metadata({**table.schema.metadata, COVERS: covers})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        write_atomically(self._folder / f"{closed[-1].key}.parquet", sink.getvalue().to_pybytes(), self._files)
+        for file in closed:
+            self._files.remove(file.path)
+        self._files.sync_folder(self._folder)
+
+    def _fail(self, error: Exception) -> None:
+        """Fail everything queued and to come: no row is ever lost silently."""
+        if isinstance(error, FileNotFoundError) and newest_claim(self._folder) > self._epoch:
+            error = StaleEpoch(f"{error.filename} was taken over by a newer epoch than {self._epoch}; end this process")
+        if not isinstance(error, RunError):
+            where = self._path or self._folder / self._stream
+            remedy = "free the disk, then resume the run"
+            cause, error = error, DataError(f"{where}: {error}; rows from here on are not stored; {remedy}")
+            error.__cause__ = cause
+        with self._wake:
+            self._error = error
+            group, self._group, self._queue = self._group + self._queue, [], []
+        for _, future in group:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)

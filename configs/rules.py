@@ -1,0 +1,84 @@
+"""Combinations of settings, each fine alone, that no run can have."""
+
+from __future__ import annotations
+
+from configs.schema import RunConfig, require
+
+__all__ = ["check_rules"]
+
+# Estimators whose baseline is the other members of a group.
+GROUP_ADVANTAGES = ("group_normalised", "group_centred", "leave_one_out")
+
+
+def check_rules(config: RunConfig) -> None:
+    """Refuse impossible combinations.
+
+    Raises:
+      ConfigError: names one key of the combination, its value, the rule and the remedy.
+    """
+    _batch_rules(config)
+    _rollout_rules(config)
+    _time_rules(config)
+
+
+def _batch_rules(config: RunConfig) -> None:
+    batch, learner = config.batch, config.learner
+    target = learner.advantage.get("target")
+    require(
+        batch.num_generations >= 2 or target not in GROUP_ADVANTAGES,
+        "batch.num_generations",
+        batch.num_generations,
+        f"be >= 2 with learner.advantage.target={target}, whose baseline is the rest of the group",
+        "8 is usual",
+    )
+    steps = learner.minibatches * learner.ranks
+    require(
+        learner.minibatches >= 1 and steps <= batch.samples,
+        "learner.minibatches",
+        learner.minibatches,
+        f"be >= 1 and leave each of {learner.ranks} ranks a sample of the {batch.samples} per update",
+        "lower learner.minibatches or learner.ranks, or raise batch.prompts_per_update",
+    )
+    require(
+        learner.micro_batch_tokens >= config.rollout.context_length,
+        "learner.micro_batch_tokens",
+        learner.micro_batch_tokens,
+        f"hold one trajectory of rollout.context_length={config.rollout.context_length}",
+        "raise it, or shorten the context",
+    )
+
+
+def _rollout_rules(config: RunConfig) -> None:
+    rollout = config.rollout
+    require(
+        rollout.temperature > 0,
+        "rollout.temperature",
+        rollout.temperature,
+        "be > 0 in training, since greedy samples of a group are all alike",
+        "1.0 is usual; eval.temperature sets the temperature of evaluations",
+    )
+    require(
+        1 <= rollout.prefill_chunk <= rollout.context_length,
+        "rollout.prefill_chunk",
+        rollout.prefill_chunk,
+        f"lie in [1, rollout.context_length={rollout.context_length}]",
+        "16 suits short prompts",
+    )
+
+
+def _time_rules(config: RunConfig) -> None:
+    require(
+        0 <= config.learner.warmup_updates <= config.updates,
+        "learner.warmup_updates",
+        config.learner.warmup_updates,
+        f"lie in [0, updates={config.updates}]",
+        "a tenth of the updates is usual",
+    )
+    cluster = config.cluster
+    require(
+        0 < cluster.heartbeat_s < cluster.heartbeat_deadline_s,
+        "cluster.heartbeat_s",
+        cluster.heartbeat_s,
+        f"lie between 0 and cluster.heartbeat_deadline_s={cluster.heartbeat_deadline_s:g}",
+        "2 is usual",
+    )

@@ -1,0 +1,183 @@
+"""headrace: `python launch.py [run] [CONFIG.yaml ...] [key=value ...]`; the composition root.
+
+This file parses, dispatches and assembles. It is the only place that knows actors, rewards and
+learners alike, and it defines no class: as `__main__`, its classes would pickle by value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from actors import control, ray_adapter
+from actors.listener import RunListener
+from actors.member import MemberSpec
+from actors.view import View, make_view
+from buffers.records import commands as records
+from buffers.records.metrics import MetricsWriter
+from buffers.run_folder import RunFolder
+from configs.catalogue import show_catalogue
+from configs.errors import ConfigError, DataError, RunError
+from configs.load import dump_config, load_config
+from configs.plan import show_plan
+from configs.registry import Deferred, resolve
+from configs.schema import RunConfig
+from learners.session import Plan, Session
+
+REQUIREMENTS = tuple(f"{package}.requirements:requirements" for package in ("learners", "actors", "rewards", "buffers"))
+TABLES = {
+    "tasks": "actors.tasks:TASKS", "programs": "actors.programs:PROGRAMS", "engines": "actors.engines:ENGINES",
+    "rewards": "rewards:REWARDS", "combines": "rewards:COMBINES", "samplers": "buffers.samplers:SAMPLERS",
+    "filters": "buffers.filters:FILTERS", "advantages": "learners.advantages:ADVANTAGES",
+    "losses": "learners.losses:LOSSES", "publishers": "learners.publish:PUBLISHERS",
+}  # fmt: skip
+ROOT = Path(__file__).resolve().parent
+DEFAULT_PRESET = ROOT / "configs" / "quickstart.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted twice."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "run": run, "check": check, "list": list_components, **control.COMMANDS, **records.COMMANDS,
+    }  # fmt: skip
+    verb = words.pop(0) if words and words[0] in verbs else "run"
+    try:
+        return verbs[verb](words)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(words: list[str]) -> int:
+    """Train: `launch.py run [CONFIG.yaml ...] [key=value ...] [--dry-run] [--json]`."""
+    parser = argparse.ArgumentParser(prog="launch.py run", description=run.__doc__)
+    parser.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    options = parser.parse_intermixed_args(words)
+    config = read_config(options.words)
+    if options.dry_run:
+        return check(options.words)
+    began = time.time()
+    path = Path(config.runs_folder) / config.name
+    with RunFolder.open(path) if config.resume else RunFolder.create(path) as folder:
+        dump_config(config, path / "config.yaml")
+        view = make_view(
+            "quiet" if options.json else config.logging.view,
+            name=config.name, run_mode=config.mode, max_staleness=config.max_staleness, seed=config.seed,
+        )  # fmt: skip
+        try:
+            summary = asyncio.run(conduct(config, folder, view, began))
+        finally:
+            view.close()
+    if options.json:
+        print(json.dumps(summary))
+    return 0
+
+
+def read_config(words: Sequence[str]) -> RunConfig:
+    """Return the configuration of preset files and `key=value` words, in their order."""
+    files = [Path(word) for word in words if "=" not in word]
+    return load_config(files or [DEFAULT_PRESET], [word for word in words if "=" in word])
+
+
+def check(words: list[str]) -> int:
+    """Validate a configuration and print the plan, starting nothing: `launch.py check [CONFIG.yaml ...] [key=value ...]`."""
+    config = read_config([word for word in words if word != "--json"])
+    parts = [resolve({}, path, "requirements")(config) for path in REQUIREMENTS]
+    return show_plan([line for part in parts for line in part], as_json="--json" in words)
+
+
+def list_components(words: list[str]) -> int:
+    """Show components and presets, one line each: `launch.py list [KIND] [--json]`."""
+    return show_catalogue(TABLES, [word for word in words if word != "--json"], as_json="--json" in words)
+
+
+def assemble(config: RunConfig, folder: RunFolder) -> Plan:
+    """Say how every pool of a run is made; nothing is imported or started for it here."""
+    path, rollout, learner = folder.path.resolve(), config.rollout, config.learner
+    model = Path(config.model.path).resolve() if config.model.path else path / "model"
+    graph = Deferred("rewards:build", (config.rewards,))
+    tasks = Deferred("actors.tasks:training_stream", (config.tasks, config.seed))
+    held_out = Deferred("actors.tasks:held_out_tasks", (config.tasks, config.seed, config.eval.tasks))
+    examples = Deferred("actors.tasks:warm_start_examples", (config.tasks, config.seed, config.warm_start.examples))
+    address = ray_adapter.free_address() if learner.ranks > 1 else ""
+
+    def worker_pool(receiver: Callable[[], Any]) -> tuple[MemberSpec, int]:
+        build = Deferred("actors.worker:build", (config, model, receiver))
+        return MemberSpec(
+            pool="rollout", factory=build, num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus,
+            max_restarts=rollout.max_restarts, attached_to=("buffer",),
+        ), rollout.workers  # fmt: skip
+
+    def buffer_pool(version: int) -> MemberSpec:
+        arguments = (config, path, folder.epoch, version, tasks, graph)
+        return MemberSpec(pool="buffer", factory=Deferred("buffers.host:build", arguments))
+
+    def reward_pool(name: str) -> tuple[MemberSpec, int]:
+        section = config.rewards.components[name]
+        return MemberSpec(
+            pool=f"reward.{name}", factory=Deferred("rewards.member:build", (section, name, config.seed)),
+            num_cpus=section.num_cpus, max_restarts=section.max_restarts, attached_to=("buffer", "evaluator"),
+        ), section.replicas  # fmt: skip
+
+    rank = Deferred("learners.host:build", (config, path, folder.epoch, address, examples))
+    evaluator = Deferred("actors.evaluate:build", (config, model, held_out, graph))
+    return Plan(
+        learners=(
+            MemberSpec(pool="learner", factory=rank, indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus),
+            learner.ranks,
+        ),
+        buffer=buffer_pool,
+        rewards=tuple(reward_pool(name) for name in config.rewards.components),
+        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.eval.tasks else None,
+        workers=worker_pool,
+    )
+
+
+async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float) -> dict[str, Any]:
+    """Run a session on Ray; write summary and report whatever happens; return the summary."""
+    view.phase("starting Ray")
+    namespace = f"headrace-{config.name}"
+    address = ray_adapter.connect(config.cluster, namespace)
+    process = {"address": address, "namespace": namespace, "pid": os.getpid(), "started": began}
+    folder.write_run({**process, "status": "running"})
+    spec = MemberSpec(
+        pool="supervisor", registered_as="supervisor",
+        factory=Deferred("actors.supervisor:build", (config.cluster, ray_adapter.spawn)),
+    )  # fmt: skip
+    supervisor = ray_adapter.spawn(spec, "supervisor")
+    metrics = MetricsWriter(
+        folder.path, config.logging.tensorboard, config.logging.wandb_project, config.name, asdict(config)
+    )
+    listener = RunListener(metrics, view, updates=config.updates)
+    session = Session(config, assemble(config, folder), supervisor=supervisor, listener=listener, announcer=view)
+    status = "failed"
+    try:
+        await supervisor.build(config.cluster.start_deadline_s)
+        status = await session.run()
+    finally:
+        metrics.close()
+        folder.write_run({**process, "status": status})
+        await ray_adapter.end(supervisor)
+        summary = session.summarise(folder.path, status, time.time() - began)
+    view.summary(summary)
+    return summary
+
+
+if __name__ == "__main__":
+    sys.exit(main())

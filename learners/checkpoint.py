@@ -1,0 +1,208 @@
+"""Checkpoint folders: a model any Hugging Face loader reads, and what a learner needs to go on bit for bit.
+
+    <root>/v00000120/   model.safetensors config.json tokenizer...   the model folder of version 120
+                        optimizer.safetensors reference.safetensors rng.safetensors
+                        state.json       progress, lineage, epoch, metrics
+                        manifest.json    sha256 of every other file
+
+A folder is written under another name, synced, and renamed: it is whole or it is not there.
+Nothing is pickled, so that opening a foreign checkpoint executes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from configs.errors import DataError
+from learners.progress import LearnerState, Progress
+
+__all__ = ["Checkpoint", "checkpoints", "load_checkpoint", "newest", "retain", "save_checkpoint", "verify"]
+
+MODEL, OPTIMISER, REFERENCE, RNG = (f"{n}.safetensors" for n in ("model", "optimizer", "reference", "rng"))
+STATE, MANIFEST = "state.json", "manifest.json"
+PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One folder and what its state.json says."""
+
+    path: Path
+    version: int
+    lineage: str = ""
+    """Which of the run's histories these weights belong to."""
+    epoch: int = 0
+    """Epoch of the run that wrote it."""
+    trained_digest: str = ""
+    trained_count: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics at this version, for example eval accuracy."""
+
+
+def save_checkpoint(
+    root: str | Path,
+    state: LearnerState,
+    model_folder: str | Path,
+    *,
+    lineage: str = "",
+    epoch: int = 0,
+    metrics: Mapping[str, float] | None = None,
+) -> Checkpoint:
+    """Write the folder of a state and return it; a folder of the same version is replaced.
+
+    Args:
+      root: folder of all checkpoints.
+      model_folder: where config.json and tokenizer come from.
+    """
+    target = Path(root) / f"v{state.progress.version:08d}"
+    partial = target.with_name(f"{PARTIAL}{target.name}-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    # Weights are ours, in one file; everything else that describes the model is copied.
+    for file in sorted(Path(model_folder).iterdir()):
+        if file.is_file() and ".safetensors" not in file.name and file.name not in (STATE, MANIFEST):
+            shutil.copyfile(file, partial / file.name)
+    sections = {MODEL: state.model, OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: {"torch": state.rng}}
+    for name, tensors in sections.items():
+        save_file({k: t.contiguous() for k, t in tensors.items()}, partial / name, metadata={"format": "pt"})
+    note = {"lineage": lineage, "epoch": epoch, "metrics": dict(metrics or {})}
+    (partial / STATE).write_text(json.dumps(note | {"progress": dataclasses.asdict(state.progress)}, indent=1))
+    (partial / MANIFEST).write_text(json.dumps({f.name: digest(f) for f in sorted(partial.iterdir())}, indent=1))
+    publish(partial, target)
+    return describe(target)
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Sync a finished folder and give it its name."""
+    for file in (*partial.iterdir(), partial):
+        sync(file)
+    if target.exists():
+        # A resumed run reached this version again; rename cannot replace a folder that holds files.
+        stale = target.with_name(f"{PARTIAL}old-{target.name}-{os.getpid()}")
+        target.rename(stale)
+        partial.rename(target)
+        shutil.rmtree(stale)
+    else:
+        partial.rename(target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return a JSON object.
+
+    Raises:
+      DataError: the file is missing or is no JSON.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"checkpoint file {path} cannot be read: {error}; resume from an older checkpoint") from error
+    return dict(content)
+
+
+def describe(path: str | Path) -> Checkpoint:
+    """Return what a folder's state.json says.
+
+    Raises:
+      DataError: it has none.
+    """
+    folder = Path(path)
+    content = read_json(folder / STATE)
+    try:
+        progress = Progress(**content["progress"])  # type: ignore[arg-type]
+        lineage, epoch, metrics = content["lineage"], content["epoch"], content["metrics"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"checkpoint file {folder / STATE} lacks {error}; resume from an older checkpoint") from error
+    return Checkpoint(
+        path=folder,
+        version=progress.version,
+        lineage=str(lineage),
+        epoch=int(str(epoch)),
+        trained_digest=progress.trained_digest,
+        trained_count=progress.trained_count,
+        metrics=metrics,  # type: ignore[arg-type]
+    )
+
+
+def checkpoints(root: str | Path) -> list[Checkpoint]:
+    """Return all finished checkpoints, oldest version first."""
+    folders = sorted(p for p in Path(root).glob("v*") if p.is_dir()) if Path(root).is_dir() else []
+    return [describe(folder) for folder in folders]
+
+
+def newest(root: str | Path) -> Checkpoint | None:
+    """Return the checkpoint of the highest version, or None."""
+    return max(checkpoints(root), key=lambda c: c.version, default=None)
+
+
+def verify(path: str | Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+      DataError: a file is missing or altered; the message names it.
+    """
+    for name, expected in read_json(Path(path) / MANIFEST).items():
+        file = Path(path) / name
+        if not file.is_file():
+            raise DataError(f"checkpoint file {file} is missing; resume from an older checkpoint")
+        if digest(file) != expected:
+            raise DataError(f"checkpoint file {file} does not match its sha256; resume from an older checkpoint")
+
+
+def load_checkpoint(path: str | Path) -> LearnerState:
+    """Return the state in a folder, after verifying it.
+
+    Raises:
+      DataError: a file is missing or altered.
+    """
+    verify(path)
+    folder = Path(path)
+    content = read_json(folder / STATE)
+    tensors: list[dict[str, Tensor]] = [load_file(folder / name) for name in (MODEL, OPTIMISER, REFERENCE, RNG)]
+    return LearnerState(
+        progress=Progress(**content["progress"]),  # type: ignore[arg-type]
+        model=tensors[0],
+        optimiser=tensors[1],
+        reference=tensors[2],
+        rng=tensors[3]["torch"],
+    )
+
+
+def retain(root: str | Path, *, keep_last: int, keep_best: int, metric: str) -> list[Path]:
+    """Delete all but the newest and the best checkpoints, and what crashed writers left; return what went.
+
+    Args:
+      keep_last: newest versions to keep, at least 1.
+      keep_best: versions with the highest `metric` to keep; among equals the newer one.
+    """
+    held = checkpoints(root)
+    scored = sorted((c for c in held if metric in c.metrics), key=lambda c: (c.metrics[metric], c.version))
+    kept = {c.path for c in held[-max(1, keep_last) :]} | {c.path for c in scored[len(scored) - keep_best :]}
+    gone = [c.path for c in held if c.path not in kept] + sorted(Path(root).glob(f"{PARTIAL}*"))
+    for folder in gone:
+        shutil.rmtree(folder)
+    return gone

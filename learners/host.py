@@ -1,0 +1,172 @@
+"""What runs inside a learner's actor: one rank, its publisher and its checkpoints.
+
+All work on the weights is queued to the rank's compute thread, so a snapshot, a publication and a
+checkpoint always see the weights between two updates. Hashing works on a copy, off that path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from buffers.digest import weights_digest
+from configs.errors import RunError
+from configs.schema import RunConfig
+from learners.checkpoint import newest
+from learners.models.load import create_model_folder
+from learners.models.weights import Layout, Receiver
+from learners.policy_learner import PolicyLearner
+from learners.publish import Publisher, PublishStats, World
+from learners.publish import build as build_publisher
+from learners.publish.object_store import ObjectStorePublisher, Packet
+from learners.rank import LearnerRank
+
+__all__ = ["LearnerHost", "build"]
+
+
+class LearnerHost:
+    """Serves the learner driver."""
+
+    def __init__(
+        self,
+        rank: LearnerRank,
+        config: RunConfig,
+        run_folder: Path,
+        *,
+        publisher: Publisher | None,
+        layout: Layout,
+        epoch: int,
+        examples: Callable[[], Sequence[tuple[str, str]]],
+    ) -> None:
+        self._rank, self._config, self._run_folder, self._epoch = rank, config, run_folder, epoch
+        self._publisher, self._layout, self._examples = publisher, layout, examples
+        self._published: PublishStats | None = None
+        self._rows: dict[int, tuple[asyncio.Task[str], str]] = {}
+
+    def ping(self) -> dict[str, Any]:
+        return {"version": self._rank.status()["version"]}
+
+    async def warm_start(self) -> float:
+        """Run the supervised phase; return its last loss in nats per token."""
+        phase = self._config.warm_start
+        examples = await asyncio.to_thread(self._examples)
+        return await self._rank.warm_start(
+            examples, phase.updates, phase.batch_size, phase.learning_rate, phase.threads
+        )
+
+    async def resume(self) -> int:
+        """Load the newest checkpoint; return its version.
+
+        Raises:
+          RunError: there is none.
+        """
+        found = newest(self._run_folder / "checkpoints")
+        if found is None:
+            raise RunError(f"{self._run_folder}/checkpoints is empty: nothing to resume; start it under another name=")
+        return await self._rank.load(str(found.path))
+
+    async def update(self, table: pa.Table, version: int) -> dict[str, float]:
+        """Train on a batch, making `version`; see `LearnerRank.update`."""
+        return await self._rank.update(table, version)
+
+    def receiver(self, rank: int) -> Callable[[], Receiver]:
+        """Return the picklable factory of a worker's receiver."""
+        if self._publisher is None:
+            raise RunError("only rank 0 publishes; ask it for receivers")
+        return self._publisher.receiver(rank)
+
+    async def publish(self, version: int) -> PublishStats:
+        """Make the present weights the newest version of every engine."""
+        if self._publisher is None:
+            raise RunError("only rank 0 publishes")
+        publisher = self._publisher
+
+        def write(learner: PolicyLearner) -> tuple[PublishStats, dict[str, Any]]:
+            copies = {name: np.array(to_numpy(weight)) for name, weight in learner.weights().items()}
+            return publisher.publish(version, learner.weights()), copies
+
+        trained_digest = self._rank.status()["trained_digest"]
+        self._published, copies = await self._rank.apply(write)
+        hashing = asyncio.create_task(asyncio.to_thread(weights_digest, copies))
+        self._rows[version] = hashing, trained_digest
+        return self._published
+
+    async def publication(self, version: int) -> tuple[float, int]:
+        """Wait for the publication of `version`; return its seconds and bytes."""
+        while self._published is None or self._published.version != version:
+            await asyncio.sleep(0.001)
+        return self._published.transfer_s, self._published.bytes
+
+    async def snapshot(self, version: int) -> tuple[Layout, Packet]:
+        """Return the present weights, to be pinned by an evaluation."""
+        pack = ObjectStorePublisher(self._layout, self._epoch)
+        return self._layout, await self._rank.apply(lambda learner: pack.publish(version, learner.weights()))
+
+    async def version_row(self, version: int) -> dict[str, Any]:
+        """Return what the ledger stores of a published version."""
+        hashing, trained_digest = self._rows.pop(version)
+        return {"version": version, "weights_sha256": await hashing, "trained_digest": trained_digest}
+
+    async def save(self, accuracy: float | None) -> str:
+        """Write a checkpoint of the present weights; return its folder."""
+        keep = self._config.checkpoint
+        saved = await self._rank.save(
+            str(self._run_folder / "checkpoints"),
+            epoch=self._epoch,
+            metrics={} if accuracy is None else {"accuracy": accuracy},
+            keep=(keep.keep_last, keep.keep_best, "accuracy"),
+        )
+        return str(saved.path)
+
+    async def close(self) -> None:
+        """Remove what the publisher left, end the thread."""
+        if self._publisher is not None:
+            self._publisher.close()
+        await self._rank.close()
+
+
+def to_numpy(weight: Tensor) -> NDArray[Any]:
+    """Return a tensor for hashing; bfloat16, which NumPy lacks, as its bits."""
+    return (weight.view(torch.int16) if weight.dtype is torch.bfloat16 else weight).cpu().numpy()
+
+
+def prepare_model(config: RunConfig, run_folder: Path) -> Path:
+    """Return the model folder of a run, making the tiny model where none is given."""
+    if config.model.path is not None:
+        return Path(config.model.path)
+    folder = run_folder / "model"
+    if not (folder / "config.json").exists():
+        create_model_folder(config.model, folder, config.seed)
+    return folder
+
+
+async def build(
+    config: RunConfig,
+    run_folder: Path,
+    epoch: int,
+    address: str,
+    examples: Callable[[], Sequence[tuple[str, str]]],
+    rank: int,
+) -> LearnerHost:
+    """Build learner rank `rank` inside its own process."""
+    folder = prepare_model(config, run_folder)
+    learner = LearnerRank(
+        config.learner, config.model, folder, rank=rank, address=address, seed=config.seed, total_updates=config.updates
+    )
+    layout = await learner.apply(lambda policy: Layout.of(policy.weights()))
+    publisher = None
+    if rank == 0:
+        name = f"headrace-{config.name}-{run_folder.stat().st_ino}"
+        world = World(receivers=config.rollout.workers)
+        publisher = build_publisher(config.publish, name=name, layout=layout, epoch=epoch, world=world)
+    return LearnerHost(
+        learner, config, run_folder, publisher=publisher, layout=layout, epoch=epoch, examples=examples
+    )

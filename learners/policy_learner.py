@@ -1,0 +1,239 @@
+"""The policy learner: a table in, new weights out. A plain object, the same with one rank or many.
+
+One update is `num_iterations` passes over `minibatches` optimiser steps; each step adds up the
+gradients of its micro-batches, then those of all ranks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from buffers.digest import chain_digest, weights_digest
+from configs.errors import RunError
+from configs.registry import construct
+from configs.schema import LearnerConfig, ModelConfig
+from learners.advantages import ADVANTAGES, Advantage
+from learners.batch import Batch, Item, read_batch, shard, split_groups
+from learners.collective import Alone, Collective
+from learners.losses import LOSSES
+from learners.losses.base import Denominators
+from learners.losses.importance import effective_sample_size
+from learners.models.load import load_network
+from learners.objective import Objective, Prepared, micro_logprobs
+from learners.optimiser import Optimiser
+from learners.packing import pack
+from learners.progress import LearnerState, Progress
+from learners.schedule import learning_rate
+
+__all__ = ["PolicyLearner"]
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """One rank's part of an optimiser step, and the counts of all ranks' parts."""
+
+    parts: list[Prepared]
+    denominators: Denominators
+
+
+class PolicyLearner:
+    """Owns the network, its optimiser and the record of what it was trained on."""
+
+    def __init__(
+        self,
+        config: LearnerConfig,
+        model: ModelConfig,
+        folder: str | Path,
+        *,
+        collective: Collective | None = None,
+        seed: int = 0,
+        total_updates: int = 1,
+    ) -> None:
+        """Load the network of `folder`.
+
+        Args:
+          collective: the other ranks; None is a group of one.
+          total_updates: updates of the whole run, which decaying schedules need.
+
+        Raises:
+          ConfigError: an unknown loss, advantage or schedule, or a loss this learner cannot feed.
+          DataError: the folder holds no usable model.
+        """
+        torch.manual_seed(seed)
+        self.progress = Progress()
+        self._config, self._total_updates = config, total_updates
+        self._collective: Collective = collective or Alone()
+        self._advantage: Advantage = construct(ADVANTAGES, config.advantage, "learner.advantage")
+        loss = construct(LOSSES, config.loss, "learner.loss")
+        self._objective = Objective(
+            loss, beta=config.beta, budget=config.micro_batch_tokens, chunk=config.logits_chunk, device=model.device
+        )
+        self._device = model.device
+        self._metric_names = self._objective.metric_names()
+        self._rate(0)
+        self.network: Any = load_network(model, folder)
+        self._collective.broadcast(self.weights())
+        self._optimiser = self.new_optimiser()
+        self._reference: Any = None
+        self.set_reference()
+
+    @property
+    def version(self) -> int:
+        """Updates so far: the version of the weights."""
+        return self.progress.version
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return name -> weight, detached but not copied: the next update changes them in place."""
+        return {name: p.detach() for name, p in self.network.named_parameters()}
+
+    def digest(self) -> str:
+        """Return the sha256 of the weights."""
+        held = {name: w.view(torch.int16) if w.dtype == torch.bfloat16 else w for name, w in self.weights().items()}
+        return weights_digest({name: w.cpu() for name, w in held.items()})
+
+    def set_reference(self) -> None:
+        """Make the present weights the reference policy, if the loss or `beta` needs one."""
+        if self._objective.needs_reference:
+            self._reference = copy.deepcopy(self.network).requires_grad_(False)
+
+    def new_optimiser(self) -> Optimiser:
+        """Return an optimiser of the network without memory."""
+        return Optimiser(dict(self.network.named_parameters()), self._config)
+
+    def update(self, table: pa.Table) -> Metrics:
+        """Train on a batch; every rank is given the same table.
+
+        Returns:
+          Metrics over the whole batch, equal on all ranks.
+
+        Raises:
+          RunError: `max_nonfinite_updates` updates in a row were skipped.
+          DataError: the table breaks the trajectory schema.
+          MemberLost: another rank is gone.
+        """
+        batch = read_batch(table)
+        minibatches = self._plan(batch)
+        rate = self._rate(self.progress.version)
+        steps = [self._step(m, rate) for _ in range(self._config.num_iterations) for m in minibatches]
+        skipped = sum(step["optim/skipped"] for step in steps)
+        metrics = {name: sum(s[name] for s in steps) / len(steps) for name in steps[0]} if steps else {}
+        metrics |= {"optim/lr": rate, "optim/skipped": float(skipped)}
+        self.progress.advance(chain_digest(self.progress.trained_digest, batch.ids), len(batch.ids))
+        self._count_failures(bool(steps) and skipped == len(steps))
+        return metrics
+
+    def supervised_update(self, items: Sequence[Item], optimiser: Optimiser, rate: float) -> float:
+        """Take one step of maximum likelihood on the loss tokens of `items`; every rank is given all of them.
+
+        Returns:
+          Mean nats per token before the step.
+        """
+        total = torch.zeros(1)
+        tokens = sum(len(item.targets) for item in items)
+        mine = range(self._collective.rank, len(items), self._collective.size)
+        for micro in pack(items, mine, budget=self._config.micro_batch_tokens):
+            loss = -micro_logprobs(self.network, micro.to(self._device), self._config.logits_chunk)[0].sum() / tokens
+            loss.backward()
+            total += loss.detach().cpu()
+        self._collective.sum([*optimiser.gradients, total])
+        optimiser.step(rate)
+        return float(total)
+
+    def state(self) -> LearnerState:
+        """Return everything that `load` needs to go on bit for bit; tensors are not copied."""
+        reference = dict(self._reference.named_parameters()) if self._reference is not None else {}
+        return LearnerState(
+            progress=copy.copy(self.progress),
+            model=self.weights(),
+            optimiser=self._optimiser.state(),
+            reference={name: p.detach() for name, p in reference.items()},
+            rng=torch.get_rng_state(),
+        )
+
+    def load(self, state: LearnerState) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+          DataError: it belongs to another model.
+        """
+        state.check_names({"model": self.weights()} | ({"reference": self.weights()} if self._reference else {}))
+        copy_into(self.network, state.model)
+        if self._reference is not None:
+            copy_into(self._reference, state.reference)
+        self._optimiser.load(state.optimiser)
+        torch.set_rng_state(state.rng)
+        self.progress = copy.copy(state.progress)
+
+    def _rate(self, update: int) -> float:
+        c = self._config
+        return learning_rate(
+            c.learning_rate, update, shape=c.schedule, warmup=c.warmup_updates, total=self._total_updates
+        )
+
+    def _plan(self, batch: Batch) -> list[Minibatch]:
+        """Cut the batch into optimiser steps, take this rank's part, and fill what stays fixed in the update."""
+        rows = batch.trainable
+        lengths = [len(item.targets) for item in batch.items]
+        mask = torch.arange(max(lengths, default=0)) < torch.tensor(lengths, dtype=torch.int64)[:, None]
+        rewards, valid = torch.from_numpy(batch.rewards), torch.from_numpy(batch.valid)
+        advantages = self._advantage(rewards, torch.from_numpy(batch.groups), valid, mask).float()
+        cuts = split_groups(rows, batch.groups, [1.0] * len(rows), self._config.minibatches)
+        plan = []
+        for cut in filter(None, cuts):
+            mine = shard(batch, cut, self._collective.rank, self._collective.size)
+            counts = Denominators(float(sum(lengths[i] for i in cut)), float(len(cut)))
+            plan.append(Minibatch(self._objective.prepare(batch, mine, advantages), counts))
+        self._fill(part for minibatch in plan for part in minibatch.parts)
+        return plan
+
+    def _fill(self, parts: Iterable[Prepared]) -> None:
+        """Compute the log-probabilities that later steps compare with."""
+        several = self._config.num_iterations * self._config.minibatches > 1
+        for part in parts:
+            if several:
+                part.proximal = self._objective.logprobs(self.network, part)
+            if self._reference is not None:
+                part.reference = self._objective.logprobs(self._reference, part)
+
+    def _step(self, minibatch: Minibatch, rate: float) -> Metrics:
+        """Take one optimiser step; return its metrics."""
+        sums = torch.zeros(len(self._metric_names))
+        for part in minibatch.parts:
+            loss, metrics = self._objective.evaluate(self.network, part, minibatch.denominators)
+            loss.backward()
+            sums += torch.stack([metrics[name] for name in self._metric_names]).cpu()
+        self._collective.sum([*self._optimiser.gradients, sums])
+        result = dict(zip(self._metric_names, sums.tolist(), strict=True))
+        mean, mean_square = result["rollout/is_ratio/mean"], result.pop("rollout/is_ratio/mean_square")
+        norm, taken = self._optimiser.step(rate)
+        return result | {
+            "rollout/ess": effective_sample_size(mean, mean_square),
+            "optim/grad_norm": norm,
+            "optim/skipped": float(not taken),
+        }
+
+    def _count_failures(self, failed: bool) -> None:
+        self.progress.nonfinite = self.progress.nonfinite + 1 if failed else 0
+        if self.progress.nonfinite >= self._config.max_nonfinite_updates:
+            raise RunError(
+                f"learner update {self.version}: gradients were not finite in {self.progress.nonfinite} updates "
+                f"in a row, learner.max_nonfinite_updates is {self._config.max_nonfinite_updates}; "
+                "lower learner.learning_rate or learner.max_grad_norm, and look for extreme rewards"
+            )
+
+
+@torch.no_grad()
+def copy_into(network: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Overwrite the parameters of a network."""
+    for name, parameter in network.named_parameters():
+        parameter.copy_(tensors[name])

@@ -1,0 +1,155 @@
+"""One run from start to summary: pools up, warm start, stream, last checkpoint, drain.
+
+    supervisor -> learner ranks -> [warm start | resume] -> buffer, rewards, evaluator, workers -> driver
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from buffers.records.audit import audit
+from buffers.records.examples import example_rows
+from buffers.records.report import write_report
+from buffers.transport import Handle
+from configs.errors import RunError
+from configs.schema import RunConfig
+from learners.driver import LearnerDriver, Listener
+from learners.summary import summarise
+
+__all__ = ["Plan", "Session"]
+
+
+class Announcer(Protocol):
+    """The part of the view that speaks of phases."""
+
+    def phase(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to make every pool; the specifications are the supervisor's, not ours."""
+
+    learners: tuple[Any, int]
+    """(specification, members)"""
+    buffer: Callable[[int], Any]
+    """weights version -> specification"""
+    rewards: tuple[tuple[Any, int], ...]
+    evaluator: Any | None
+    workers: Callable[[Callable[[], Any]], tuple[Any, int]]
+    """weights receiver factory -> (specification, members)"""
+
+
+class Session:
+    """Conducts a run over handles; knows neither Ray nor how members are made."""
+
+    def __init__(
+        self, config: RunConfig, plan: Plan, *, supervisor: Handle, listener: Listener, announcer: Announcer
+    ) -> None:
+        self._config, self._plan, self._supervisor = config, plan, supervisor
+        self._listener, self._announcer = listener, announcer
+        self._deadline_s = config.cluster.start_deadline_s * 2
+        self.driver: LearnerDriver | None = None
+        self.version = 0
+
+    async def run(self) -> str:
+        """Run to the end; return `finished` or `stopped`.
+
+        Raises:
+          RunError: what made the run impossible to continue; everything trained so far is in the ledger.
+        """
+        ranks = await self._start(*self._plan.learners)
+        # Workers and servers import their libraries while the warm start computes.
+        others = asyncio.create_task(self._start_pools(ranks[0]))
+        await self._first_weights(ranks[0])
+        for rank in ranks[1:]:
+            await self._call(rank, "resume" if self._config.resume else "warm_start", "first weights")
+        evaluators = await others
+        buffer = (await self._start(self._plan.buffer(self.version), 1))[0]
+        driver = self.driver = LearnerDriver(
+            self._config,
+            buffer=buffer,
+            ranks=ranks,
+            evaluator=evaluators[0] if evaluators else None,
+            workers=lambda: self._supervisor.call("members", "rollout", **self._wait("workers")),
+            listener=self._listener,
+            commands=lambda: self._supervisor.call("take_commands", **self._wait("commands")),
+        )
+        try:
+            self._handle_signals(driver)
+            return await self._stream(driver, buffer, ranks[0])
+        except BaseException:
+            await self._drain(buffer, "run_ended")
+            raise
+
+    def summarise(self, folder: Path, status: str, wall_s: float) -> dict[str, Any]:
+        """Write summary.json and report.html of a run that ended, well or not; return the summary."""
+        if self.driver is None:
+            return {}
+        totals = audit(folder).totals
+        summary = summarise(
+            self._config, self.driver, status=status, version=self.version, trajectories=totals, wall_s=wall_s
+        )
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        if self._config.logging.report:
+            write_report(folder, example_rows(folder))
+        return summary
+
+    async def _stream(self, driver: LearnerDriver, buffer: Handle, rank: Handle) -> str:
+        self._announcer.phase("evaluation before RL")
+        await driver.evaluate(self.version, wait=True)
+        receiver = await self._call(rank, "receiver", "weights receiver", 1)
+        await self._start(*self._plan.workers(receiver))
+        await self._call(buffer, "start", "start of the stream")
+        self._announcer.phase(f"streaming: {self._config.updates} updates, max_staleness {self._config.max_staleness}")
+        self.version = await driver.run(self.version)
+        self._announcer.phase(driver.stopping or "evaluation after RL")
+        await self._drain(buffer, "run_ended")
+        if not driver.stopping:
+            await driver.evaluate(self.version, wait=True)
+        await driver.checkpoint(self.version, drained=True)
+        return "stopped" if driver.stopping else "finished"
+
+    async def _first_weights(self, rank: Handle) -> None:
+        if self._config.resume:
+            self._announcer.phase("loading the newest checkpoint")
+            self.version = await self._call(rank, "resume", "checkpoint")
+        elif self._config.warm_start.updates:
+            self._announcer.phase(f"warm start: {self._config.warm_start.updates} supervised updates")
+            loss = await self._call(rank, "warm_start", "warm start")
+            self._announcer.phase(f"warm start ended with {loss:.3f} nats per token")
+
+    async def _start_pools(self, rank: Handle) -> list[Handle]:
+        for spec, count in self._plan.rewards:
+            await self._start(spec, count)
+        return await self._start(self._plan.evaluator, 1) if self._plan.evaluator else []
+
+    async def _start(self, spec: Any, count: int) -> list[Handle]:
+        members: list[Handle] = await self._supervisor.call(
+            "start", spec, count, deadline_s=self._deadline_s, awaiting=f"{count} members of a pool"
+        )
+        return members
+
+    async def _drain(self, buffer: Handle, reason: str) -> None:
+        try:
+            await self._call(buffer, "drain", "ledger and payloads on disk", reason)
+        except RunError as error:
+            self._announcer.warning(f"the buffer did not drain: {error}")
+
+    async def _call(self, handle: Handle, method: str, awaiting: str, *args: Any) -> Any:
+        return await handle.call(method, *args, **self._wait(awaiting))
+
+    def _wait(self, awaiting: str) -> Mapping[str, Any]:
+        return {"deadline_s": self._deadline_s, "awaiting": awaiting}
+
+    def _handle_signals(self, driver: LearnerDriver) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, driver.stop, f"stopped by {number.name}; writing a checkpoint")

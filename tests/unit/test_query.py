@@ -1,0 +1,71 @@
+"""SQL over a run folder reads Parquet and live segments alike, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from recorded_run import Epoch, group, record_run, trajectory
+
+from buffers.ledger import EventKind
+from buffers.records.query import VIEWS, query
+from buffers.run_folder import RunFolder
+from buffers.schema import to_table
+from configs.errors import DataError, RunError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record_run(tmp_path_factory.mktemp("query") / "run")
+
+
+def test_every_view_can_be_read(run: Path) -> None:
+    rows = {view: query(run, f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
+    assert rows == {"versions": 4, "events": 60, "scores": 10, "pairs": 0, "trajectories": 10, "metrics": 0}
+
+
+def test_views_join(run: Path) -> None:
+    sql = """SELECT version, count(DISTINCT t.id) AS n, sum(len(t.tokens)) AS tokens FROM events e
+             JOIN trajectories t USING (id) WHERE event = 'trained' AND e.lineage = 1
+             GROUP BY version ORDER BY version"""
+    assert query(run, sql).to_pylist() == [
+        {"version": 1, "n": 2, "tokens": 6},
+        {"version": 2, "n": 4, "tokens": 12},
+    ]
+
+
+def test_a_running_run_shows_its_live_rows_and_extension_columns(tmp_path: Path) -> None:
+    path = record_run(tmp_path / "run")
+    with RunFolder.open(path) as folder:
+        epoch = Epoch(folder, lineage=2)
+        row = to_table([trajectory(*group(9)[0])]).append_column("x_novelty", pa.array([0.5]))
+        epoch.payloads.append(row).result(10)
+        epoch.record(EventKind.ADMITTED, group(9))
+        epoch.ledger.flush()
+        assert list(path.glob("*/*.seg"))
+        assert query(path, "SELECT count(*) AS n FROM events")["n"].to_pylist() == [62]
+        sql = "SELECT x_novelty, count(*) AS n FROM trajectories GROUP BY ALL ORDER BY n"
+        assert query(path, sql).to_pylist() == [{"x_novelty": 0.5, "n": 1}, {"x_novelty": None, "n": 10}]
+
+
+@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT * FROM event", "SELECT nothing FROM events", ""])
+def test_a_failing_statement_names_the_views(run: Path, sql: str) -> None:
+    with pytest.raises(
+        RunError, match=r"views are versions, events, scores, pairs, trajectories, metrics|write a SELECT"
+    ):
+        query(run, sql)
+
+
+@pytest.mark.parametrize(
+    "statement", ["COPY (SELECT 1) TO '{}'", "ATTACH '{}'", "SELECT * FROM read_text('/etc/hostname')"]
+)
+def test_a_statement_cannot_touch_files(run: Path, tmp_path: Path, statement: str) -> None:
+    with pytest.raises(RunError, match="disabled by configuration"):
+        query(run, statement.format(tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        query(tmp_path / "nowhere", "SELECT 1")
