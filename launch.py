@@ -96,7 +96,7 @@ def read_config(words: Sequence[str]) -> RunConfig:
 
 
 def check(words: list[str]) -> int:
-    """Validate a configuration and print the plan, starting nothing: `launch.py check [CONFIG.yaml ...] [key=value ...]`."""
+    """Validate a configuration and print the plan: `launch.py check [CONFIG.yaml ...] [key=value ...] [--json]`."""
     config = read_config([word for word in words if word != "--json"])
     parts = [resolve({}, path, "requirements")(config) for path in REQUIREMENTS]
     return show_plan([line for part in parts for line in part], as_json="--json" in words)
@@ -139,7 +139,9 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     evaluator = Deferred("actors.evaluate:build", (config, model, held_out, graph))
     return Plan(
         learners=(
-            MemberSpec(pool="learner", factory=rank, indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus),
+            MemberSpec(
+                pool="learner", factory=rank, indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus
+            ),
             learner.ranks,
         ),
         buffer=buffer_pool,

@@ -39,7 +39,13 @@ class Evaluator:
     """Answers `evaluate(packet)` with the accuracy of the packet's weights."""
 
     def __init__(
-        self, rollouts: Rollouts, tasks: Sequence[Task], *, scorer: Scorer, pools: dict[str, HandleSet], deadline_s: float
+        self,
+        rollouts: Rollouts,
+        tasks: Sequence[Task],
+        *,
+        scorer: Scorer,
+        pools: dict[str, HandleSet],
+        deadline_s: float,
     ) -> None:
         self._rollouts, self._tasks, self._scorer = rollouts, tasks, scorer
         self._pools, self._deadline_s = pools, deadline_s

@@ -7,6 +7,7 @@ the actor's own process. Ray's errors end here; callers see `MemberLost` and `De
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import socket
@@ -139,10 +140,9 @@ def connect(cluster: ClusterConfig, namespace: str) -> str:
 
 async def end(supervisor: RayHandle) -> None:
     """End all members of a run and leave Ray; a cluster that `connect` started ends."""
-    try:
+    # It may be gone already, and its members with it.
+    with contextlib.suppress(RunError):
         await supervisor.call("close", deadline_s=CLOSE_DEADLINE_S, awaiting="the end of all members")
-    except RunError:
-        pass  # it is gone already, and its members with it
     leave()
 
 

@@ -1,8 +1,8 @@
 """Running rollout programs on one engine: many coroutines, one decode loop.
 
-    start(unit) -> the program runs as a task and submits requests to the engine
-    await step() -> one engine step; tasks whose request finished go on
-    finished / failures -> what ended since they were last taken
+start(unit) -> the program runs as a task and submits requests to the engine
+await step() -> one engine step; tasks whose request finished go on
+finished / failures -> what ended since they were last taken
 """
 
 from __future__ import annotations
@@ -177,6 +177,4 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
         stop=tuple(rollout.stop),
     )
     program = construct(PROGRAMS, rollout.program, "rollout.program")
-    return Rollouts(
-        engine, program, tokenizer, sampling=sampling, seed=config.seed, max_delay_s=rollout.max_delay_s
-    )
+    return Rollouts(engine, program, tokenizer, sampling=sampling, seed=config.seed, max_delay_s=rollout.max_delay_s)

@@ -151,7 +151,11 @@ class Supervisor:
 
     async def _attach_to(self, listener: Spawned, pool: str, member: Spawned) -> None:
         await listener.call(
-            "attach", pool, member, deadline_s=self._settings.call_deadline_s, awaiting=f"word that {member.name} joined"
+            "attach",
+            pool,
+            member,
+            deadline_s=self._settings.call_deadline_s,
+            awaiting=f"word that {member.name} joined",
         )
 
     async def _remove(self, pool: _Pool, name: str, why: str) -> None:

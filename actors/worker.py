@@ -142,9 +142,7 @@ class RolloutWorker:
             raise RunError(f"the rollout loop stopped: {error!r}") from error
 
 
-def build(
-    config: RunConfig, model_folder: Path, make_receiver: Callable[[], Receiver]
-) -> RolloutWorker:
+def build(config: RunConfig, model_folder: Path, make_receiver: Callable[[], Receiver]) -> RolloutWorker:
     """Build a worker inside its own process."""
     torch.set_num_threads(config.rollout.threads)
     rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)

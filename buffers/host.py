@@ -187,7 +187,7 @@ def build(
     """
     tasks = make_tasks()
     recovered: Recovered = recover(run_folder, version=version)
-    disk = {
+    disk: dict[str, Any] = {
         "segment_bytes": config.buffer.segment_bytes,
         "commit_interval_s": config.buffer.commit_interval_s,
         "fsync": config.buffer.fsync,

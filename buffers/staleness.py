@@ -26,7 +26,4 @@ def can_wait(floors: Iterable[int], *, version: int, max_staleness: int, groups_
       floors: oldest version of each started group that is not part of the batch consumed at `version`.
     """
     deadlines = sorted(floor + max_staleness for floor in floors)
-    for rank, deadline in enumerate(deadlines, start=1):
-        if rank > (deadline - version) * groups_per_update:
-            return False
-    return True
+    return all(rank <= (deadline - version) * groups_per_update for rank, deadline in enumerate(deadlines, start=1))

@@ -213,7 +213,9 @@ class StreamBuffer:
 
     def lose(self, worker: str) -> int:
         """A worker is gone: its leased slots become new attempts. Returns how many."""
-        lost = [m for g in self._groups.values() for m in g.members if m.worker == worker and m.state is MemberState.LEASED]
+        lost = [
+            m for g in self._groups.values() for m in g.members if m.worker == worker and m.state is MemberState.LEASED
+        ]
         for member in lost:
             if member.attempt + 1 < self._config.max_attempts:
                 self._again(member, "worker_lost")
@@ -361,7 +363,7 @@ class StreamBuffer:
 
     def _settle(self, members: Iterable[Member]) -> None:
         """Finish members whose rows are all scored, and groups whose members are all finished."""
-        touched = {}
+        touched: dict[GroupKey, None] = {}
         for member in members:
             if member.state is MemberState.RECEIVED and all(row.scored for row in member.rows):
                 member.state = MemberState.DONE
@@ -421,8 +423,14 @@ class StreamBuffer:
         slots = {row.id: m for group in batch.groups for m in group.members for row in m.rows}
         replayed = {row.id for group in batch.groups if group.times_trained for row in group.valid_rows}
         return [
-            Event(kind, slots[row.id].slot, slots[row.id].attempt, row.node, version=batch.version,
-                  reason="replay" if row.id in replayed else "")
+            Event(
+                kind,
+                slots[row.id].slot,
+                slots[row.id].attempt,
+                row.node,
+                version=batch.version,
+                reason="replay" if row.id in replayed else "",
+            )
             for row in batch.rows
         ]
 

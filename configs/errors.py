@@ -1,12 +1,12 @@
 """Every error that headrace raises on purpose.
 
-    RunError                 something a person can act on; never a traceback on the terminal
-    ├── ConfigError          a setting is wrong: correct the key it names          (exit code 2)
-    ├── DataError            a task file, model folder or run folder is unusable   (exit code 2)
-    ├── MemberLost           an actor died: the supervisor restarts it
-    ├── DeadlineExceeded     a wait ran out: the message names what was awaited, and whose it is
-    ├── StaleEpoch           a writer of an older epoch was fenced off: stop it
-    └── Corruption           stored bytes fail their checksum: the message names file and offset
+RunError                 something a person can act on; never a traceback on the terminal
+├── ConfigError          a setting is wrong: correct the key it names          (exit code 2)
+├── DataError            a task file, model folder or run folder is unusable   (exit code 2)
+├── MemberLost           an actor died: the supervisor restarts it
+├── DeadlineExceeded     a wait ran out: the message names what was awaited, and whose it is
+├── StaleEpoch           a writer of an older epoch was fenced off: stop it
+└── Corruption           stored bytes fail their checksum: the message names file and offset
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ class BatchConfig:
     """Samples of each prompt: the group size."""
 
     def __post_init__(self) -> None:
-        require(self.prompts_per_update >= 1, "batch.prompts_per_update", self.prompts_per_update, "be >= 1", "64 is usual")
+        require(
+            self.prompts_per_update >= 1, "batch.prompts_per_update", self.prompts_per_update, "be >= 1", "64 is usual"
+        )
         require(self.num_generations >= 1, "batch.num_generations", self.num_generations, "be >= 1", "8 is usual")
 
     @property
@@ -136,8 +138,20 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "rollout.workers", self.workers, "be >= 1", "start with 1")
-        require(self.slots >= 16, "rollout.slots", self.slots, "be >= 16 (fewer rows change float32 results)", "64 suits a CPU")
-        require(self.temperature >= 0, "rollout.temperature", self.temperature, "be >= 0", "1.0 samples from the policy itself")
+        require(
+            self.slots >= 16,
+            "rollout.slots",
+            self.slots,
+            "be >= 16 (fewer rows change float32 results)",
+            "64 suits a CPU",
+        )
+        require(
+            self.temperature >= 0,
+            "rollout.temperature",
+            self.temperature,
+            "be >= 0",
+            "1.0 samples from the policy itself",
+        )
         require(0 < self.top_p <= 1, "rollout.top_p", self.top_p, "lie in (0, 1]", "1.0 keeps the whole distribution")
         require(self.top_k >= 0, "rollout.top_k", self.top_k, "be >= 0", "0 keeps the whole vocabulary")
         require(
@@ -180,7 +194,9 @@ class RewardsConfig:
     def __post_init__(self) -> None:
         for name, c in self.components.items():
             where = f"rewards.components.{name}"
-            require(bool(c.component), f"{where}.component", c.component, "name a target", "see `launch.py list rewards`")
+            require(
+                bool(c.component), f"{where}.component", c.component, "name a target", "see `launch.py list rewards`"
+            )
             require(c.replicas >= 1, f"{where}.replicas", c.replicas, "be >= 1", "start with 1")
             require(c.deadline_s > 0, f"{where}.deadline_s", c.deadline_s, "be > 0", "10 suits rules, 60 suits judges")
             require(c.retries >= 0, f"{where}.retries", c.retries, "be >= 0", "2 is usual")

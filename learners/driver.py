@@ -271,4 +271,6 @@ class LearnerDriver:
         held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
         drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}
         drops["staleness/dropped"] = float(stats["dropped"].get("stale", 0))
-        self._listener.update(ticket.version + 1, {**ticket.metrics, **answer, **rates, **held, **drops}, stats["pools"])
+        self._listener.update(
+            ticket.version + 1, {**ticket.metrics, **answer, **rates, **held, **drops}, stats["pools"]
+        )

@@ -94,10 +94,11 @@ class LearnerHost:
             return publisher.publish(version, learner.weights()), copies
 
         trained_digest = self._rank.status()["trained_digest"]
-        self._published, copies = await self._rank.apply(write)
+        published, copies = await self._rank.apply(write)
+        self._published = published
         hashing = asyncio.create_task(asyncio.to_thread(weights_digest, copies))
         self._rows[version] = hashing, trained_digest
-        return self._published
+        return published
 
     async def publication(self, version: int) -> tuple[float, int]:
         """Wait for the publication of `version`; return its seconds and bytes."""
@@ -167,6 +168,4 @@ async def build(
         name = f"headrace-{config.name}-{run_folder.stat().st_ino}"
         world = World(receivers=config.rollout.workers)
         publisher = build_publisher(config.publish, name=name, layout=layout, epoch=epoch, world=world)
-    return LearnerHost(
-        learner, config, run_folder, publisher=publisher, layout=layout, epoch=epoch, examples=examples
-    )
+    return LearnerHost(learner, config, run_folder, publisher=publisher, layout=layout, epoch=epoch, examples=examples)

@@ -1,6 +1,6 @@
 """One run from start to summary: pools up, warm start, stream, last checkpoint, drain.
 
-    supervisor -> learner ranks -> [warm start | resume] -> buffer, rewards, evaluator, workers -> driver
+supervisor -> learner ranks -> [warm start | resume] -> buffer, rewards, evaluator, workers -> driver
 """
 
 from __future__ import annotations

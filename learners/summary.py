@@ -13,7 +13,13 @@ __all__ = ["summarise"]
 
 
 def summarise(
-    config: RunConfig, driver: LearnerDriver, *, status: str, version: int, trajectories: Mapping[str, int], wall_s: float
+    config: RunConfig,
+    driver: LearnerDriver,
+    *,
+    status: str,
+    version: int,
+    trajectories: Mapping[str, int],
+    wall_s: float,
 ) -> dict[str, Any]:
     """Return the summary of a run that ended.
 

@@ -121,7 +121,11 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, sequences: Sequence[Sequence[int]], model: str = "current", want: Sequence[str] = ("logprobs",), topk: int = 0
+        self,
+        sequences: Sequence[Sequence[int]],
+        model: str = "current",
+        want: Sequence[str] = ("logprobs",),
+        topk: int = 0,
     ) -> list[ScoredSequence]:
         """Score sequences with the weights named by an alias (current, reference, ...) or a version."""
         ...

@@ -25,7 +25,7 @@ UNARY: dict[type[ast.unaryop], Callable[[Fraction], Fraction]] = {ast.UAdd: oper
 
 
 def evaluate(expression: str) -> str:
-    """Return the value as text: exact for whole numbers, else six significant digits.
+    """Return the value as text: exact for whole numbers, else twelve significant digits.
 
     Raises:
       ValueError: not an expression of these operators, too long, or a division by zero.
@@ -40,7 +40,7 @@ def evaluate(expression: str) -> str:
         value = _value(tree.body)
     except (SyntaxError, ZeroDivisionError, RecursionError, MemoryError) as error:
         raise ValueError(f"{expression!r}: {error}") from error
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.12g}"
 
 
 def _value(node: ast.expr) -> Fraction:

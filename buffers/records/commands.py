@@ -17,7 +17,7 @@ __all__ = ["COMMANDS"]
 
 
 def audit_run(words: list[str]) -> int:
-    """Reconcile the ledger, the payloads and the learner's digest: `launch.py audit RUN [--json]`. Exit code 1: unbalanced."""
+    """Reconcile ledger, payloads and the learner's digest: `launch.py audit RUN [--json]`; exit code 1: unbalanced."""
     options = _parser("audit", audit_run.__doc__).parse_args(words)
     result = audit(options.run)
     if options.json:

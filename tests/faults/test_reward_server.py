@@ -19,6 +19,7 @@ from rewards.base import Component
 from rewards.combine import WeightedSum
 from rewards.graph import RewardGraph, RewardPart
 from rewards.server import RewardServer
+from rewards.threads import WorkerThreads
 from rewards.verifiers.child import Child, ChildPool
 from rewards.verifiers.format import Format
 from rewards.verifiers.symbolic import MathEqual
@@ -134,6 +135,48 @@ async def test_whatever_a_thread_raises_is_the_error_of_its_sample(error: BaseEx
     assert scores[1].status is ScoreStatus.ERROR and "broken" in scores[1].detail
     assert host.stats()["abandoned"] == 0
     host.close()
+
+
+class Warming(Component):
+    """Takes longer to get ready than a call may."""
+
+    def __init__(self) -> None:
+        self.warmed: list[int] = []
+
+    def warm(self, concurrency: int) -> None:
+        time.sleep(0.3)
+        self.warmed.append(concurrency)
+
+    def score(self, samples: Sequence[Sample]) -> list[Score]:
+        return [Score(value=float(len(self.warmed))) for _ in samples]
+
+
+async def test_getting_ready_happens_once_before_any_deadline_also_if_who_asked_first_gives_up() -> None:
+    component = Warming()
+    host = server(component, concurrency=3, retries=0)
+    hasty = asyncio.create_task(host.score(named("1")))
+    await asyncio.sleep(0.05)
+    hasty.cancel()
+    assert [s.value for s in await host.score(named("1"))] == [1.0]
+    assert component.warmed == [3]
+    host.close()
+
+
+async def test_a_thread_whose_answer_crosses_the_giving_up_is_not_taken_for_hung() -> None:
+    threads = WorkerThreads("test")
+    running = asyncio.create_task(threads.run(time.sleep, 0.01))
+    while not (threads._idle or running.done()):
+        await asyncio.sleep(0)
+    running.cancel()  # the answer is there, and the task has not run since
+    await asyncio.wait({running})
+    assert running.cancelled() and (threads.hung, threads.abandoned) == (0, 0)
+    # With its thread still at work, the same is an abandoned call.
+    running = asyncio.create_task(threads.run(time.sleep, 0.2))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.wait({running})
+    assert (threads.hung, threads.abandoned) == (1, 1)
+    threads.close()
 
 
 async def test_an_expression_that_math_verify_never_finishes_is_killed_and_its_neighbours_are_scored() -> None:
