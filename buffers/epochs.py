@@ -102,7 +102,6 @@ def _claim(folder: Path, at_least: int, files: Files) -> int:
             files.close(files.create(folder / f"epoch-{number:04d}.claim"))
         except FileExistsError:
             continue  # another process claimed it between our look and our step
-        files.sync_folder(folder)
         return number
 
 

@@ -17,7 +17,7 @@ __all__ = ["SlotTable"]
 
 
 class SlotTable:
-    """S places for requests; idle ones hold token 0 at position 0."""
+    """S places for requests. Idle ones are computed along with the last token they held, and ignored."""
 
     def __init__(self, slots: int, context_length: int, eos: NDArray[np.bool_], stop_strings: StopStrings) -> None:
         """`eos` [V] bool marks the tokens that end a completion."""
@@ -107,7 +107,6 @@ class SlotTable:
         )
         self.requests[slot] = None
         self.active[slot] = False
-        self.inputs[slot] = self.positions[slot] = self.counts[slot] = 0
         self._temperature[slot], self._top_k[slot], self._top_p[slot] = 1.0, 0, 1.0
         self._stopping.pop(slot, None)
         self._rows = None

@@ -53,6 +53,10 @@ class HookedFiles(OsFiles):
     def sync(self, handle: int) -> None:
         self.step("sync")
 
+    def close(self, handle: int) -> None:
+        super().close(handle)
+        self.step("close")
+
     def rename(self, source: Path, target: Path) -> None:
         self.step("rename")
         super().rename(source, target)

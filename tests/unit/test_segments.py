@@ -147,13 +147,14 @@ def test_a_writer_of_an_older_epoch_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_bytes_and_files_that_an_orphan_adds_after_the_fence_do_not_count(tmp_path: Path) -> None:
     writer(tmp_path, begin_epoch(tmp_path)).append(numbers(1)).result(10)
-    begin_epoch(tmp_path)
-    with (tmp_path / "numbers-e0001-000000.f0002.seg").open("ab") as segment:
+    (tmp_path / "epoch-0002.claim").touch()  # an epoch whose process died before it began
+    assert begin_epoch(tmp_path) == 3
+    with (tmp_path / "numbers-e0001-000000.f0003.seg").open("ab") as segment:
         segment.write(encode(numbers(2)))
     (tmp_path / "numbers-e0001-000001.seg").write_bytes(encode(numbers(3)))
     pa.parquet.write_table(numbers(1, 2, 3), tmp_path / "numbers-e0001-000002.parquet")
     assert stored(tmp_path) == [1]
-    assert begin_epoch(tmp_path) == 3 and stored(tmp_path) == [1]
+    assert begin_epoch(tmp_path) == 4 and stored(tmp_path) == [1]
 
 
 FRAMES = [encode(numbers(*range(k))) for k in (3, 200, 0, 1)]

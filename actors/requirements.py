@@ -1,0 +1,75 @@
+"""What the generating side of a run needs, for `launch.py check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from actors.engines import ENGINES
+from actors.programs import build as build_program
+from actors.tasks import build as build_tasks
+from configs.plan import Requirement
+from configs.registry import resolve
+from configs.schema import RunConfig
+
+__all__ = ["requirements"]
+
+
+def requirements(config: RunConfig) -> Iterator[Requirement]:
+    """Build tasks and program as the run would, and add up processors.
+
+    Raises:
+      ConfigError, DataError: a component or a task file cannot be used.
+    """
+    resolve(ENGINES, config.engine, "engine")
+    build_program(config.rollout.program)
+    stream, held_out = build_tasks(config.tasks, config.seed)
+    found = len(held_out.first(config.eval.tasks))
+    yield Requirement(
+        subject="tasks",
+        text=f"{stream.name}: {stream.tasks_per_epoch:,} training tasks per epoch, {found} held out for evaluation",
+        status="OK" if found == config.eval.tasks else "WARN",
+        remedy="" if found == config.eval.tasks else f"lower eval.tasks to {found}, or raise tasks.held_out_fraction",
+    )
+    rollout = config.rollout
+    in_flight = rollout.workers * rollout.slots
+    yield Requirement(
+        subject="generation",
+        text=(
+            f"{rollout.workers} worker(s) x {rollout.slots} slots = {in_flight} samples side by side; "
+            f"{rollout.context_length} tokens per slot, completions of at most {rollout.max_completion_length}"
+        ),
+        status="OK" if in_flight <= config.batch.samples * (config.max_staleness + 1) else "WARN",
+        remedy=""
+        if in_flight <= config.batch.samples * (config.max_staleness + 1)
+        else "more slots than samples may be in flight: lower rollout.slots or raise max_staleness",
+    )
+    yield _processors(config)
+
+
+def _processors(config: RunConfig) -> Requirement:
+    rewards = sum(c.replicas * c.num_cpus for c in config.rewards.components.values())
+    parts = {
+        "rollout": config.rollout.workers * config.rollout.num_cpus,
+        "learner": config.learner.ranks * config.learner.num_cpus,
+        "rewards": rewards,
+    }
+    wanted, machine = sum(parts.values()), os.cpu_count() or 1
+    text = " + ".join(f"{name} {cpus:g}" for name, cpus in parts.items()) + f" = {wanted:g} CPUs"
+    if config.cluster.address is not None:
+        return Requirement(subject="processors", text=f"{text} on the cluster at {config.cluster.address}")
+    given = config.cluster.num_cpus or max(8, machine)
+    if wanted > given:
+        return Requirement(
+            subject="processors",
+            text=f"{text}, Ray is given {given}: short of {wanted - given:g}",
+            status="FAIL",
+            remedy="lower rollout.workers or learner.ranks, or raise cluster.num_cpus",
+        )
+    slow = wanted > machine
+    return Requirement(
+        subject="processors",
+        text=f"{text}; this machine has {machine}",
+        status="WARN" if slow else "OK",
+        remedy="the pools will share processors; fewer workers may be faster" if slow else "",
+    )

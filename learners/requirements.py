@@ -1,0 +1,73 @@
+"""What the learning side of a run needs, for `launch.py check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from configs.plan import Requirement
+from configs.registry import construct
+from configs.schema import RunConfig
+from learners.advantages import ADVANTAGES
+from learners.losses import LOSSES
+from learners.models.load import architecture_config, read_config
+from learners.models.tokenizer import character_tokenizer, load_tokenizer
+
+__all__ = ["parameter_count", "requirements"]
+
+MIB = 1 << 20
+
+
+def requirements(config: RunConfig) -> Iterator[Requirement]:
+    """Read the model's sizes, build loss and advantage, and add up the batch and the memory.
+
+    Raises:
+      ConfigError, DataError: a component or the model folder cannot be used.
+    """
+    construct(ADVANTAGES, config.learner.advantage, "learner.advantage")
+    construct(LOSSES, config.learner.loss, "learner.loss")
+    batch = config.batch
+    yield Requirement(
+        subject="batch",
+        text=(
+            f"{batch.prompts_per_update} prompts x {batch.num_generations} generations = {batch.samples} samples "
+            f"per update; {config.updates} updates = {config.updates * batch.samples:,} samples"
+        ),
+    )
+    bound = (config.max_staleness + 1) * batch.samples
+    yield Requirement(
+        subject="staleness",
+        text=f"{config.mode}, max_staleness {config.max_staleness}: at most {bound:,} samples ahead of the learner",
+    )
+    yield _model(config)
+
+
+def _model(config: RunConfig) -> Requirement:
+    if config.model.path is not None:
+        load_tokenizer(config.model.path)
+        shape, where = read_config(config.model, config.model.path), config.model.path
+    else:
+        vocabulary = len(character_tokenizer(config.model.characters))
+        shape, where = architecture_config(config.model.architecture, vocabulary), "made at the start"
+    count = parameter_count(shape)
+    width = 2 if config.model.dtype == "bfloat16" else 4
+    copies = 2 + 2 + (1 if config.learner.beta > 0 else 0)  # weights, gradients, two moments, reference
+    memory = f"{count * width * copies / MIB:,.0f} MiB per learner rank, {count * width / MIB:,.0f} MiB per engine"
+    limit = getattr(shape, "max_position_embeddings", None)
+    if limit is not None and config.rollout.context_length > limit:
+        return Requirement(
+            subject="model",
+            text=f"rollout.context_length {config.rollout.context_length} exceeds the model's {limit} positions",
+            status="FAIL",
+            remedy=f"lower rollout.context_length to {limit}",
+        )
+    return Requirement(subject="model", text=f"{shape.model_type} ({where}), {count:,} parameters: {memory}")
+
+
+def parameter_count(shape: Any) -> int:
+    """Return the parameters of a transformers config without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(shape).parameters())
