@@ -15,13 +15,18 @@ from __future__ import annotations
 __all__ = ["group_capacity", "may_admit"]
 
 
-def group_capacity(*, max_staleness: int, trained_groups: int, groups_per_update: int) -> int:
+def group_capacity(*, max_staleness: int, trained_groups: int, fresh_next: int, fresh_later: int) -> int:
     """Return the largest number of live groups (trained, complete and open together).
 
-    Without replay `trained_groups == version * groups_per_update` and this is the formula above.
-    With replay fewer fresh groups are trained per version; counting them keeps the bound.
+    Args:
+      trained_groups: groups trained so far, each counted once.
+      fresh_next: groups that the next update takes and that were never trained before.
+      fresh_later: the same for each update after it, at least.
+
+    Without replay both are the batch, `trained_groups` is version times the batch, and this is the
+    formula above. With replay an update takes fewer fresh groups, and so fewer may wait for it.
     """
-    return (max_staleness + 1) * groups_per_update + trained_groups
+    return trained_groups + fresh_next + max_staleness * fresh_later
 
 
 def may_admit(
@@ -29,7 +34,8 @@ def may_admit(
     live_groups: int,
     trained_groups: int,
     max_staleness: int,
-    groups_per_update: int,
+    fresh_next: int,
+    fresh_later: int,
     held_bytes: int,
     max_bytes: int,
 ) -> bool:
@@ -41,7 +47,7 @@ def may_admit(
         waiting for is completed, since refusing that too would stop the run for good.
     """
     if live_groups >= group_capacity(
-        max_staleness=max_staleness, trained_groups=trained_groups, groups_per_update=groups_per_update
+        max_staleness=max_staleness, trained_groups=trained_groups, fresh_next=fresh_next, fresh_later=fresh_later
     ):
         return False
-    return held_bytes < max_bytes or live_groups - trained_groups < groups_per_update
+    return held_bytes < max_bytes or live_groups - trained_groups < fresh_next

@@ -100,9 +100,16 @@ class Replay:
         oldest = min((row.oldest_version for row in group.valid_rows), default=-1)
         return group.times_trained < self.times and version - oldest <= self.max_age
 
+    def most(self, groups_per_update: int) -> int:
+        """Return the largest number of replayed groups in a batch; one is always fresh."""
+        return min(round(self.share * groups_per_update), groups_per_update - 1)
+
+    def again(self, trained: Sequence[Group], version: int, groups_per_update: int) -> list[Group]:
+        """Return the groups that the next batch repeats, oldest first."""
+        return [g for g in trained if self.retains(g, version)][: self.most(groups_per_update)]
+
     def order(self, view: BufferView) -> list[Group] | None:
-        usable = [g for g in view.trained if self.retains(g, view.version)]
-        replayed = usable[: round(self.share * view.groups_per_update)]
+        replayed = self.again(view.trained, view.version, view.groups_per_update)
         fresh_wanted = view.groups_per_update - len(replayed)
         if len(view.ready) < fresh_wanted:
             return None

@@ -101,6 +101,8 @@ class StreamBuffer:
         self._unscored: dict[str, tuple[Member, Row]] = {}
         self._completions = 0
         self._trained_groups = trained_groups
+        most = sampler.most(batch.prompts_per_update) if isinstance(sampler, Replay) else 0
+        self._fresh_later = batch.prompts_per_update - most
 
     # -- admission and leases -------------------------------------------------------------------
 
@@ -130,7 +132,8 @@ class StreamBuffer:
             live_groups=self._trained_groups + len(self._groups),
             trained_groups=self._trained_groups,
             max_staleness=self._max_staleness,
-            groups_per_update=self._batch.prompts_per_update,
+            fresh_next=self._batch.prompts_per_update - len(self._replayable()),
+            fresh_later=self._fresh_later,
             held_bytes=self.payloads.held_bytes,
             max_bytes=self._config.max_bytes,
         )
@@ -329,8 +332,13 @@ class StreamBuffer:
             (floor for floor in floors if floor is not None),
             version=self.version,
             max_staleness=self._max_staleness,
-            groups_per_update=self._batch.prompts_per_update,
+            groups_per_update=self._fresh_later,
         )
+
+    def _replayable(self) -> list[Group]:
+        if not isinstance(self._sampler, Replay):
+            return []
+        return self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
 
     def _drop_stale(self) -> None:
         for group in [g for g in self._groups.values() if g.complete]:

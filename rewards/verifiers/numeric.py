@@ -14,11 +14,10 @@ from rewards.base import Component
 
 __all__ = ["Numeric", "last_number"]
 
-# Possessive digits (`++`) keep the matching linear on hostile text.
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)\].])[-+])?(?P<number>{_DIGITS}(?:\.\d*+)?|\.\d++)(?P<exponent>[eE][-+]?\d++)?"
-    r"(?:/(?P<denominator>\d++))?",
+    rf"(?P<sign>(?<![\w)\].])[-+])?(?P<number>{_DIGITS}(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d+)?"
+    r"(?:/(?P<denominator>\d+))?",
     re.ASCII,
 )
 # 220 digits are exact for any answer a person writes; out of range becomes infinite instead of raising.

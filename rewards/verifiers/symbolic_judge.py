@@ -19,7 +19,7 @@ def judge(item: dict[str, Any]) -> dict[str, Any]:
     if not gold:
         return {"abstained": f"Math-Verify cannot parse the reference answer {item['reference'][:80]!r}"}
     answer = math_verify.parse(item["completion"], parsing_timeout=None)
-    return {"value": float(bool(answer) and math_verify.verify(gold, answer, timeout_seconds=None))}
+    return {"value": float(math_verify.verify(gold, answer, timeout_seconds=None))}
 
 
 def _delimited(reference: str) -> str:

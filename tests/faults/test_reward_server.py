@@ -61,7 +61,7 @@ def sleep_or_die(item: dict[str, Any]) -> dict[str, Any]:
     if item["do"] == "die":
         os._exit(3)
     if item["do"] == "grab":
-        return {"value": len(bytearray(1 << 40))}
+        return {"value": len(bytearray(3 << 30))}
     if item["do"] == "print":
         print("a library says hello")
     return {"value": os.getpid()}
@@ -69,7 +69,7 @@ def sleep_or_die(item: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def pool() -> Iterator[ChildPool]:
-    children = ChildPool(f"{__name__}:sleep_or_die")
+    children = ChildPool(f"{__name__}:sleep_or_die", memory_bytes=2 << 30)
     yield children
     children.close()
 
@@ -223,6 +223,12 @@ def test_what_a_library_prints_does_not_mix_with_the_answers(pool: ChildPool) ->
 
 def test_items_larger_than_a_pipe_arrive_whole(pool: ChildPool) -> None:
     assert pool.judge({"do": "answer", "text": "x" * 300_000}, 20.0).status is ScoreStatus.OK
+
+
+def test_a_child_that_does_not_even_read_its_item_is_killed_too(pool: ChildPool) -> None:
+    os.kill(int(pool.judge({"do": "answer"}, 20.0).value or 0), signal.SIGSTOP)
+    score = pool.judge({"do": "answer", "text": "x" * 300_000}, 0.2)
+    assert score.status is ScoreStatus.TIMEOUT
 
 
 def test_a_child_killed_between_two_items_is_an_error_once(pool: ChildPool) -> None:

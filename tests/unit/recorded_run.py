@@ -55,8 +55,8 @@ class Epoch:
 
     def train(self, tries: list[Try], version: int, digest: str, replayed: list[Try] | None = None) -> str:
         for kind in (EventKind.BATCHED, EventKind.TRAINED):
-            self.record(kind, tries, version)
             self.record(kind, replayed or [], version, "replay")
+            self.record(kind, tries, version)
         batch = [trajectory_id(*a_try) for a_try in [*tries, *(replayed or [])]]
         digest = chain_digest(digest, batch)
         self.ledger.record_version(
@@ -89,9 +89,10 @@ def record_run(path: Path, status: str = "finished") -> Path:
         for ordinal in range(3):
             first.record(EventKind.ADMITTED, group(ordinal))
             first.generate(group(ordinal))
+        first.ledger.record_version(version=0, parent=None, weights_sha256="w", trained_digest="", num_trained=0)
         digest = first.train(group(0), 0, "")
         checkpoint(path, 1, digest, 2)
-        first.train(group(1), 1, digest)
+        first.train(group(1), 1, digest, replayed=group(0))
         first.ledger.flush()  # and now the process is killed
     with RunFolder.open(path) as folder:
         second = Epoch(folder, lineage=1)

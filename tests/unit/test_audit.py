@@ -71,6 +71,7 @@ def test_deleting_a_ledger_event_of_any_kind_is_noticed(run: Path) -> None:
         without_row(path, at)
         found = audit(run)
         assert not found.balanced and found.problems, f"event {at}: {rows[at]}"
+        assert at in lasts or found.problems[0].startswith("events are missing or repeated just before: 1")
         path.write_bytes(whole)
 
 
@@ -83,12 +84,21 @@ def test_deleting_a_payload_is_noticed_and_named(run: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_deleting_any_version_of_the_surviving_lineage_is_noticed(run: Path) -> None:
+def test_another_digest_of_a_version_is_noticed(run: Path) -> None:
+    path = file_of(run, "versions")
+    rows = pq.read_table(path)
+    table = pa.Table.from_pylist([r | {"trained_digest": "0"} if r["version"] == 3 else r for r in rows.to_pylist()])
+    pq.write_table(table.cast(rows.schema), path)
+    (problem,) = audit(run).problems
+    assert problem.startswith("version 3 has trained_digest '0', the ledger's ids give")
+
+
+def test_deleting_any_version_that_led_to_the_newest_one_is_noticed(run: Path) -> None:
     path = file_of(run, "versions")
     whole = path.read_bytes()
     rows = pq.read_table(path).to_pylist()
-    assert [(r["lineage"], r["version"]) for r in rows] == [(0, 1), (0, 2), (1, 2), (1, 3)]
-    for row in (0, 2, 3):
+    assert [(r["lineage"], r["version"]) for r in rows] == [(0, 0), (0, 1), (0, 2), (1, 2), (1, 3)]
+    for row in (1, 3, 4):
         without_row(path, row)
         assert not audit(run).balanced, f"version row {row}"
         path.write_bytes(whole)
@@ -153,6 +163,13 @@ def continued(run: Path) -> tuple[RunFolder, Epoch]:
         (EventKind.GENERATED, group(3)[:1], None, "", "generated trajectories without a payload: 1: add:1:0:0.0.0"),
         (EventKind.ADMITTED, group(0, 1), None, "", "slots trained and dispatched again: 2: add:0:0:0.0, add:0:0:1.0"),
         (EventKind.ADMITTED, group(0, 2), None, "", "attempts without the attempt before: 2"),
+        (
+            EventKind.ADMITTED,
+            group(4) + group(4, 1),
+            None,
+            "",
+            "replaced though they had no end: 2: add:1:1:0.0, add:1:1:1.0",
+        ),
         (EventKind.ADMITTED, group(4), None, "", "slots in flight: 2: add:1:1:0.0, add:1:1:1.0"),
         (EventKind.ADMITTED, group(0)[:1], None, "", "attempts not admitted exactly once: 1: add:0:0:0.0"),
         (EventKind.FAILED, group(3)[:1], None, "", "attempts ended without a reason: 1: add:1:0:0.0"),
@@ -164,6 +181,7 @@ def continued(run: Path) -> tuple[RunFolder, Epoch]:
             "version 1 was trained on 2 trajectories, the ledger has 1",
         ),
         (EventKind.SCORED, group(3)[:1], None, "", "scored before they were generated: 1: add:1:0:0.0.0"),
+        (EventKind.TRAINED, group(3)[1:], 3, "", "trained into no surviving version: 1: add:1:0:1.0.0"),
         (EventKind.TRAINED, group(3)[1:], 3, "", "without being scored and batched: 1: add:1:0:1.0.0"),
     ],
 )
@@ -186,6 +204,14 @@ def test_payloads_without_a_ledger_row_are_orphans_unless_their_attempt_ended(ru
     assert audit(run).problems == ["orphan payloads: 1: add:0:0:0.7.0"]
 
 
+def test_a_payload_stored_twice_is_noticed(run: Path) -> None:
+    folder, epoch = continued(run)
+    epoch.payloads.append(to_table([trajectory(*group(0)[0])])).result(10)
+    epoch.close()
+    folder.close()
+    assert audit(run).problems == ["trajectories stored more than once: 1: add:0:0:0.0.0"]
+
+
 def test_an_open_run_may_have_work_in_flight_and_an_older_cursor(run: Path) -> None:
     with RunFolder.open(run) as folder:
         folder.write_run({"status": "running"})
@@ -197,6 +223,11 @@ def test_an_open_run_may_have_work_in_flight_and_an_older_cursor(run: Path) -> N
         for kind in (EventKind.BATCHED, EventKind.TRAINED):
             epoch.record(kind, group(5), 3)
         epoch.ledger.flush()
+        assert audit(run).problems == []
+        # The newest version's row may be on disk before the events of its batch.
+        epoch.ledger.record_version(version=4, parent=3, weights_sha256="w", trained_digest="-", num_trained=9).result(
+            10
+        )
         found = audit(run)
         assert found.problems == []
         assert found.totals["in_flight"] == 2 and found.totals["trained"] == 8

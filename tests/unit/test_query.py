@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_view_can_be_read(run: Path) -> None:
     rows = {view: query(run, f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
-    assert rows == {"versions": 4, "events": 60, "scores": 10, "pairs": 0, "trajectories": 10, "metrics": 0}
+    assert rows == {"versions": 5, "events": 64, "scores": 10, "pairs": 0, "trajectories": 10, "metrics": 0}
 
 
 def test_views_join(run: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_running_run_shows_its_live_rows_and_extension_columns(tmp_path: Path)
         epoch.record(EventKind.ADMITTED, group(9))
         epoch.ledger.flush()
         assert list(path.glob("*/*.seg"))
-        assert query(path, "SELECT count(*) AS n FROM events")["n"].to_pylist() == [62]
+        assert query(path, "SELECT count(*) AS n FROM events")["n"].to_pylist() == [66]
         sql = "SELECT x_novelty, count(*) AS n FROM trajectories GROUP BY ALL ORDER BY n"
         assert query(path, sql).to_pylist() == [{"x_novelty": 0.5, "n": 1}, {"x_novelty": None, "n": 10}]
 

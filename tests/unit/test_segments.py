@@ -183,6 +183,15 @@ def test_a_flipped_bit_anywhere_is_refused_with_its_offset(at: int, flip: int) -
         decode(bytes(damaged), HERE, may_be_torn=True)
 
 
+@pytest.mark.parametrize("damage", ["zeros", "cut"])
+def test_damage_before_a_sound_frame_is_never_taken_for_a_torn_write(damage: str) -> None:
+    first, middle, last = (encode(numbers(*range(k))) for k in (1, 500, 2))
+    harmed = middle[:1024] + bytes(1024) + middle[2048:] if damage == "zeros" else middle[:1000]
+    with pytest.raises(Corruption, match=rf"the frame at byte {len(first)} "):
+        decode(first + harmed + last, HERE, may_be_torn=True)
+    assert len(decode(first + harmed, HERE, may_be_torn=True)) == 1
+
+
 def test_only_the_last_segment_of_an_epoch_may_be_torn(tmp_path: Path) -> None:
     first, last = tmp_path / "numbers-e0001-000000.seg", tmp_path / "numbers-e0001-000001.seg"
     first.write_bytes(encode(numbers(1)))
