@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from actors import control, ray_adapter
+from actors import control, local_adapter, ray_adapter
 from actors.listener import RunListener
 from actors.member import MemberSpec
 from actors.view import View, make_view
@@ -152,17 +152,18 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
 
 
 async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float) -> dict[str, Any]:
-    """Run a session on Ray; write summary and report whatever happens; return the summary."""
-    view.phase("starting Ray")
+    """Run a session on its cluster; write summary and report whatever happens; return the summary."""
+    adapter: Any = local_adapter if config.cluster.address == "local" else ray_adapter
+    view.phase("starting in this process" if adapter is local_adapter else "starting Ray")
     namespace = f"headrace-{config.name}"
-    address = ray_adapter.connect(config.cluster, namespace)
+    address = adapter.connect(config.cluster, namespace)
     process = {"address": address, "namespace": namespace, "pid": os.getpid(), "started": began}
     folder.write_run({**process, "status": "running"})
     spec = MemberSpec(
         pool="supervisor", registered_as="supervisor",
-        factory=Deferred("actors.supervisor:build", (config.cluster, ray_adapter.spawn)),
+        factory=Deferred("actors.supervisor:build", (config.cluster, adapter.spawn)),
     )  # fmt: skip
-    supervisor = ray_adapter.spawn(spec, "supervisor")
+    supervisor = adapter.spawn(spec, "supervisor")
     metrics = MetricsWriter(
         folder.path, config.logging.tensorboard, config.logging.wandb_project, config.name, asdict(config)
     )
@@ -175,7 +176,7 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
     finally:
         metrics.close()
         folder.write_run({**process, "status": status})
-        await ray_adapter.end(supervisor)
+        await adapter.end(supervisor)
         summary = session.summarise(folder.path, status, time.time() - began)
     view.summary(summary)
     return summary

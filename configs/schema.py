@@ -332,7 +332,7 @@ class ClusterConfig:
     """Which Ray cluster, and the deadlines of control calls."""
 
     address: str | None = None
-    """None starts a local cluster; "auto" joins the one of this job."""
+    """None starts a local cluster; "auto" joins the one of this job; "local" runs in this process, without Ray."""
     num_cpus: int | None = None
     """CPUs of a local cluster; None counts the machine's, at least 4 logical ones."""
     object_store_bytes: int = 512 << 20
@@ -359,7 +359,7 @@ class RunConfig:
     updates: int = 200
     """Learner updates before the run ends."""
     engine: str = "torch"
-    """torch (built in) | vllm"""
+    """torch (built in), or "module:function" of an engine of your own"""
     resume: bool = False
     model: ModelConfig = field(default_factory=lambda: ModelConfig(architecture={"model_type": "qwen3"}))
     tasks: TasksConfig = field(default_factory=TasksConfig)
@@ -377,7 +377,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         one_of("mode", self.mode, ("async", "sync"))
-        one_of("engine", self.engine, ("torch", "vllm"))
         require(bool(self.name) and "/" not in self.name, "name", self.name, "be a folder name", "try name=first-run")
         require(self.max_staleness >= 0, "max_staleness", self.max_staleness, "be >= 0", "0 is on-policy, 2 is usual")
         require(

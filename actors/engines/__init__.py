@@ -1,6 +1,7 @@
 """Engines: requests stream in, completions stream out; `base.py` is the contract.
 
-`torch_engine.py` is the built-in engine, in parts: `slots.py` holds what is in flight as arrays,
+`torch_engine.py` is the built-in engine, in parts: `admission.py` says which requests can run,
+`slots.py` holds what is in flight as arrays,
 `prefix.py` prefills each distinct prompt once, `sampling.py` draws tokens, `stopping.py` finds stop
 strings, `scoring.py` scores whole sequences. No engine knows tasks, rewards, groups or processes.
 

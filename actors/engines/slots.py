@@ -87,9 +87,9 @@ class SlotTable:
         self._versions[index, counts] = version
         self.counts[index] += 1
         self.positions[index] += 1
-        stopped = rows & self._eos[tokens]
+        stopped = self._eos[tokens]
         for slot, stop in self._stopping.items():
-            if rows[slot] and self._stop_strings.may_complete(stop)[tokens[slot]]:
+            if self._stop_strings.may_complete(stop)[tokens[slot]]:
                 stopped[slot] |= self._stop_strings.completed(self.tokens[slot, : self.counts[slot]], stop)
         ended = np.flatnonzero(rows & (stopped | (self.counts >= self._limits)))
         return [self.release(slot, "stop" if stopped[slot] else "length") for slot in ended.tolist()]
@@ -109,5 +109,4 @@ class SlotTable:
         self.active[slot] = False
         self._temperature[slot], self._top_k[slot], self._top_p[slot] = 1.0, 0, 1.0
         self._stopping.pop(slot, None)
-        self._rows = None
         return completion

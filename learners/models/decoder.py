@@ -70,17 +70,16 @@ class CausalDecoder(nn.Module):
         Args:
           tokens: [B, T] long.
           positions: [B, T] long; restart at 0 for each packed sequence.
-          mask: [B, T, T] bool, True where query t may attend to key s; None is causal.
+          mask: [B, T, T] bool, True where query t may attend to key s; None is causal. A query (of padding)
+            that may attend to nothing gets finite, meaningless states and gradients.
 
         Returns:
           [B, T, H]
         """
-        if mask is not None:
-            # A padded query that may attend to nothing would be NaN and poison gradients: it sees itself.
-            mask = (mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device))[:, None]
+        heads_mask = None if mask is None else mask[:, None]
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            return attention(queries, keys.transpose(1, 2), values.transpose(1, 2), mask, causal=mask is None)
+            return attention(queries, keys.transpose(1, 2), values.transpose(1, 2), heads_mask, causal=mask is None)
 
         return self._run(tokens, positions, attend)
 

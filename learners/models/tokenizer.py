@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configs.errors import ConfigError, DataError
 
-__all__ = ["character_tokenizer", "encode", "load_tokenizer"]
+__all__ = ["character_tokenizer", "encode", "load_tokenizer", "token_texts"]
 
 PAD = "<pad>"
 EOS = "<eos>"

@@ -48,9 +48,8 @@ class TransformersNetwork(nn.Module):
         if mask is None:
             width = tokens.shape[1]
             mask = torch.ones(width, width, dtype=torch.bool, device=tokens.device).tril().expand(len(tokens), -1, -1)
-        # A padded query that may attend to nothing would be NaN and poison gradients: it sees itself.
-        mask = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
         additive = torch.zeros(mask.shape, device=mask.device, dtype=self._dtype)
+        # Not -inf: a padded query that may attend to nothing must stay finite.
         additive.masked_fill_(~mask, torch.finfo(self._dtype).min)
         return self._run(tokens, positions, additive[:, None], None)
 

@@ -148,7 +148,9 @@ def test_tags_must_occur_once_each_and_in_order(text: str, expected: float) -> N
     assert value(Format(tags=["think", "answer"]), text) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("answer:\n42", 1.0), ("answer: x", 0.0), ("an answer: 4", 0.0), ("answer: 4!", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("answer:\n42", 1.0), ("answer: x", 0.0), ("an answer: 4", 0.0), ("answer: 4!", 0.0)]
+)
 def test_a_pattern_must_match_the_whole_completion(text: str, expected: float) -> None:
     assert value(Format(pattern=r"answer:.\d+", deadline_s=20.0), text) == expected
 

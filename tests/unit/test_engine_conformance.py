@@ -191,7 +191,7 @@ def test_a_stop_string_over_several_tokens_ends_the_completion_after_its_last_to
     plain = next(r for r in requests if done[r.id].finish_reason == "length")
     full = done[plain.id].tokens.tolist()
     stop = tokenizer().decode(full[3:6])
-    stopped = replace(plain, sampling=replace(plain.sampling, stop=(stop, "no such text")))
+    stopped = replace(plain, sampling=replace(plain.sampling, stop=(stop, "((((")))
     shorter = generate(build(), [stopped])[plain.id]
     end = next(n for n in range(13) if stop in tokenizer().decode(full[:n]))
     assert shorter.tokens.tolist() == full[:end] and shorter.finish_reason == "stop"

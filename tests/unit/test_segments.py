@@ -226,6 +226,12 @@ def test_a_reader_follows_a_writer_that_rotates_and_merges(tmp_path: Path) -> No
     assert stored(tmp_path) == list(range(60))
 
 
+def test_a_file_that_vanishes_while_it_is_read_is_looked_for_again_and_then_reported(tmp_path: Path) -> None:
+    (tmp_path / "numbers-e0001-000000.seg").symlink_to(tmp_path / "merged meanwhile")
+    with pytest.raises(Corruption, match="'numbers' kept vanishing; run one writer per folder"):
+        stored(tmp_path)
+
+
 def test_a_run_folder_has_one_owner_and_counts_epochs(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with RunFolder.create(path) as owner:
