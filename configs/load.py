@@ -59,7 +59,20 @@ def load_config(paths: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
 
 def dump_config(config: RunConfig, path: Path) -> None:
     """Write every setting as YAML that `load_config([path], [])` reads back as an equal configuration."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(_escaped(dataclasses.asdict(config)))))
+    settings = _escaped(dataclasses.asdict(config))
+    path.write_text(yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that is not a plain word, so that 1e-3 stays a text and no character is lost."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def presets() -> list[tuple[str, str]]:
@@ -70,7 +83,7 @@ def presets() -> list[tuple[str, str]]:
 def _read(path: Path) -> tuple[Tree, dict[str, str]]:
     """Return a file's settings, and `file:line` of each dotted key."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         tree = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
@@ -167,7 +180,9 @@ def _escaped(value: Any) -> Any:
 
 
 def _first_comment(path: Path) -> str:
-    return next((line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")), "")
+    return next(
+        (line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")), ""
+    )
 
 
 def _first_line(error: Exception) -> str:

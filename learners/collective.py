@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from configs.errors import MemberLost
 
-__all__ = ["Alone", "Collective", "Gloo"]
+__all__ = ["Alone", "Collective", "RankGroup"]
 
 
 class Collective(Protocol):
@@ -58,14 +58,15 @@ class Alone:
         """Nothing to leave."""
 
 
-class Gloo:
-    """A group of CPU processes that meet at `address`, for example tcp://10.0.0.1:29500."""
+class RankGroup:
+    """A group of processes that meet at `address`, for example tcp://10.0.0.1:29500; gloo on CPUs, NCCL on GPUs."""
 
-    def __init__(self, address: str, rank: int, size: int, deadline_s: float) -> None:
+    def __init__(self, address: str, rank: int, size: int, deadline_s: float, *, device: str = "cpu") -> None:
         self.rank, self.size, self._deadline_s = rank, size, deadline_s
+        backend = "nccl" if device.startswith("cuda") else "gloo"
         with self._lost_within(f"meeting at {address}"):
             distributed.init_process_group(
-                "gloo", init_method=address, rank=rank, world_size=size, timeout=timedelta(seconds=deadline_s)
+                backend, init_method=address, rank=rank, world_size=size, timeout=timedelta(seconds=deadline_s)
             )
 
     def sum(self, tensors: Sequence[Tensor]) -> None:

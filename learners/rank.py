@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from configs.errors import RunError
 from configs.schema import LearnerConfig, ModelConfig
 from learners.checkpoint import Checkpoint, load_checkpoint, retain, save_checkpoint
-from learners.collective import Alone, Collective, Gloo
+from learners.collective import Alone, Collective, RankGroup
 from learners.models.tokenizer import load_tokenizer
 from learners.policy_learner import PolicyLearner
 from learners.warm_start import supervised_items, warm_start
@@ -173,10 +173,15 @@ class LearnerRank:
         self._compute.shutdown()
 
     def _open(self) -> PolicyLearner:
-        alone = self._config.ranks == 1
-        self._collective: Collective = (
-            Alone() if alone else Gloo(self._address, self._rank, self._config.ranks, self._config.update_deadline_s)
-        )
+        self._collective: Collective = Alone()
+        if self._config.ranks > 1:
+            self._collective = RankGroup(
+                self._address,
+                self._rank,
+                self._config.ranks,
+                self._config.update_deadline_s,
+                device=self._model.device,
+            )
         return PolicyLearner(
             self._config,
             self._model,

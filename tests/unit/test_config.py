@@ -236,7 +236,9 @@ def test_the_rule_on_group_sizes_names_estimators_that_exist() -> None:
 # Writing
 
 
-STRINGS = st.text(max_size=12) | st.sampled_from(["1e-3", "no", "null", "${x}", "\\${x}", "\\", "a: b", "2026-01-01"])
+STRINGS = st.text(max_size=12) | st.sampled_from(
+    ["1e-3", "no", "null", "${x}", "\\${x}", "\\", "a: b", "2026-01-01", "\x85"]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | STRINGS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner),
