@@ -19,6 +19,9 @@ from configs.schema import ClusterConfig
 
 __all__ = ["LocalMember", "connect", "end", "spawn"]
 
+_closing: set[asyncio.Task[None]] = set()
+"""Members that end in the background."""
+
 
 class LocalMember(LocalHandle):
     """A handle whose object is built on demand; see `ray_adapter.RayHandle`."""
@@ -50,8 +53,10 @@ class LocalMember(LocalHandle):
         """Answer nothing any more, and let the object's own loops end."""
         close = getattr(self._target, "close", None)
         super().kill()
-        if close is not None and inspect.isawaitable(closing := close()):
-            asyncio.ensure_future(closing)
+        if close is not None and inspect.iscoroutine(closing := close()):
+            task = asyncio.get_running_loop().create_task(closing)
+            _closing.add(task)  # the loop itself keeps no strong reference
+            task.add_done_callback(_closing.discard)
 
 
 def spawn(spec: MemberSpec, name: str) -> LocalMember:

@@ -306,6 +306,8 @@ class WarmStartConfig:
     """Supervised updates on reference answers before RL; 0 updates skips it."""
 
     updates: int = 0
+    target_loss: float = 0.0
+    """Nats per token at which the phase ends before `updates`; 0 goes through all of them."""
     examples: int = 20000
     """Distinct training tasks that the phase goes over."""
     batch_size: int = 256

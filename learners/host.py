@@ -54,13 +54,9 @@ class LearnerHost:
     def ping(self) -> dict[str, Any]:
         return {"version": self._rank.status()["version"]}
 
-    async def warm_start(self) -> float:
-        """Run the supervised phase; return its last loss in nats per token."""
-        phase = self._config.warm_start
-        examples = await asyncio.to_thread(self._examples)
-        return await self._rank.warm_start(
-            examples, phase.updates, phase.batch_size, phase.learning_rate, phase.threads
-        )
+    async def warm_start(self) -> tuple[int, float]:
+        """Run the supervised phase; return its updates and its last loss in nats per token."""
+        return await self._rank.warm_start(await asyncio.to_thread(self._examples), self._config.warm_start)
 
     async def resume(self) -> int:
         """Load the newest checkpoint; return its version.

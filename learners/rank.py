@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from configs.errors import RunError
-from configs.schema import LearnerConfig, ModelConfig
+from configs.schema import LearnerConfig, ModelConfig, WarmStartConfig
 from learners.checkpoint import Checkpoint, load_checkpoint, retain, save_checkpoint
 from learners.collective import Alone, Collective, RankGroup
 from learners.models.tokenizer import load_tokenizer
@@ -95,23 +95,14 @@ class LearnerRank:
         """
         return await self._in_thread(lambda: self._update(table, version))
 
-    async def warm_start(
-        self,
-        examples: Sequence[tuple[str, str]],
-        updates: int,
-        batch_size: int,
-        learning_rate: float,
-        threads: int = 2,
-    ) -> float:
-        """Train on (prompt, answer) texts; return the final loss in nats per token."""
+    async def warm_start(self, examples: Sequence[tuple[str, str]], phase: WarmStartConfig) -> tuple[int, float]:
+        """Train on (prompt, answer) texts; return what `learners.warm_start.warm_start` does."""
 
-        def train() -> float:
+        def train() -> tuple[int, float]:
             items = supervised_items(load_tokenizer(self._folder), examples)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(phase.threads)
             try:
-                return warm_start(
-                    self._learner, items, updates=updates, batch_size=batch_size, rate=learning_rate, seed=self._seed
-                )
+                return warm_start(self._learner, items, phase, seed=self._seed)
             finally:
                 torch.set_num_threads(self._config.threads)
 

@@ -122,9 +122,9 @@ class Session:
             self._announcer.phase("loading the newest checkpoint")
             self.version = await self._call(rank, "resume", "checkpoint")
         elif self._config.warm_start.updates:
-            self._announcer.phase(f"warm start: {self._config.warm_start.updates} supervised updates")
-            loss = await self._call(rank, "warm_start", "warm start")
-            self._announcer.phase(f"warm start ended with {loss:.3f} nats per token")
+            self._announcer.phase(f"warm start: up to {self._config.warm_start.updates} supervised updates")
+            updates, loss = await self._call(rank, "warm_start", "warm start")
+            self._announcer.phase(f"warm start ended after {updates} updates at {loss:.3f} nats per token")
 
     async def _start_pools(self, rank: Handle) -> list[Handle]:
         for spec, count in self._plan.rewards:

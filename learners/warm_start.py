@@ -5,12 +5,15 @@ Dimensions: E examples.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
 
 from configs.errors import DataError
+from configs.schema import WarmStartConfig
 from learners.batch import Item
 from learners.models.tokenizer import encode
 from learners.optimiser import Optimiser
@@ -19,6 +22,8 @@ from learners.schedule import learning_rate
 __all__ = ["supervised_batches", "supervised_items", "warm_start"]
 
 WARMUP_SHARE = 0.03
+SMOOTHED = 4
+"""Batches whose mean loss is compared with the target."""
 
 
 class Supervised(Protocol):
@@ -59,21 +64,24 @@ def supervised_batches(items: Sequence[Item], *, updates: int, batch_size: int, 
 
 
 def warm_start(
-    learner: Supervised, items: Sequence[Item], *, updates: int, batch_size: int, rate: float, seed: int = 0
-) -> float:
+    learner: Supervised, items: Sequence[Item], phase: WarmStartConfig, *, seed: int = 0
+) -> tuple[int, float]:
     """Train on examples with an AdamW of its own, then make the result the reference policy.
 
-    Args:
-      rate: peak learning rate; cosine to 0 after a short linear rise.
+    The learning rate falls by a cosine to 0 at `phase.updates`, after a short linear rise.
 
     Returns:
-      Mean nats per token of the last batch, before its step; nan without updates.
+      (updates made, mean nats per token of the last batches before their steps; nan without updates).
     """
-    optimiser, loss = learner.new_optimiser(), float("nan")
-    for update, batch in enumerate(supervised_batches(items, updates=updates, batch_size=batch_size, seed=seed)):
+    optimiser, updates = learner.new_optimiser(), phase.updates
+    recent: deque[float] = deque(maxlen=SMOOTHED)
+    made = 0
+    for batch in supervised_batches(items, updates=updates, batch_size=phase.batch_size, seed=seed):
         warmup = int(updates * WARMUP_SHARE)
-        loss = learner.supervised_update(
-            batch, optimiser, learning_rate(rate, update, shape="cosine", warmup=warmup, total=updates)
-        )
+        rate = learning_rate(phase.learning_rate, made, shape="cosine", warmup=warmup, total=updates)
+        recent.append(learner.supervised_update(batch, optimiser, rate))
+        made += 1
+        if len(recent) == SMOOTHED and fmean(recent) <= phase.target_loss:
+            break
     learner.set_reference()
-    return loss
+    return made, fmean(recent) if recent else float("nan")

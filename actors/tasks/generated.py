@@ -34,6 +34,7 @@ class ReasoningGym:
         seed: int,
         size: int = 100_000,
         prompt: str = "{question}",
+        answer: str = "{answer}",
         name: str = "",
         where: str = "tasks.train",
         **settings: Any,
@@ -44,12 +45,12 @@ class ReasoningGym:
           dataset: a name that reasoning_gym registers, for example chain_sum.
           seed: the run's seed.
           size: tasks of one epoch.
-          prompt: template over `question`, `answer` and the fields of the entry's metadata.
+          prompt, answer: templates over `question`, `answer` and the fields of the entry's metadata.
           name: of the source, where a mix holds the same dataset twice; the dataset's when empty.
           settings: fields of the dataset's own configuration.
 
         Raises:
-          ConfigError: unknown dataset or setting, refused value, or unknown field in `prompt`.
+          ConfigError: unknown dataset or setting, refused value, or unknown field in a template.
         """
         if size < 1:
             raise ConfigError(f"{where}.size is {size}; it must be >= 1; 100000 is usual")
@@ -57,16 +58,17 @@ class ReasoningGym:
         self.name = name or dataset
         self._dataset_name = dataset
         self.fingerprint = settings_digest(
-            {"dataset": dataset, "seed": seed, "size": size, "prompt": prompt, "settings": settings}
+            {"dataset": dataset, "seed": seed, "size": size, "prompt": prompt, "answer": answer, "settings": settings}
         )
-        self._template = prompt
+        self._prompt, self._answer = prompt, answer
         # Neighbouring seeds would make the same tasks, shifted by one: spread them.
         spread = xxhash.xxh3_64_intdigest(f"{dataset}:{seed}".encode()) >> 33
         try:
             self._dataset = reasoning_gym.factory.create_dataset(dataset, seed=spread, size=size, **settings)
         except (AssertionError, TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {dataset!r} refuses its settings {settings}: {error}") from error
-        self._check_template(where)
+        self._check_template(prompt, f"{where}.prompt")
+        self._check_template(answer, f"{where}.answer")
 
     def __len__(self) -> int:
         return int(self._dataset.size)
@@ -79,21 +81,22 @@ class ReasoningGym:
         return Task(
             source=self.name,
             index=index,
-            prompt=self._template.format_map(_fields(entry)),
-            answer=entry["answer"] or "",  # None where only the scorer knows what is right
+            prompt=self._prompt.format_map(_fields(entry)),
+            # The generator's answer is None where only its scorer knows what is right.
+            answer=self._answer.format_map(_fields(entry)) if entry["answer"] else "",
             metadata={"dataset": self._dataset_name, "entry": json.loads(json.dumps(entry, default=str))},
         )
 
-    def _check_template(self, where: str) -> None:
+    def _check_template(self, template: str, where: str) -> None:
         entry = self._dataset[0]
         try:
-            self._template.format_map(_fields(entry))
+            template.format_map(_fields(entry))
         except KeyError as error:
             hint = nearest(str(error.args[0]), _fields(entry))
-            raise ConfigError(f"{where}.prompt names {error}, which {self._dataset_name!r} lacks{hint}") from error
+            raise ConfigError(f"{where} names {error}, which {self._dataset_name!r} lacks{hint}") from error
         except (ValueError, IndexError, AttributeError) as error:
             raise ConfigError(
-                f"{where}.prompt is {self._template!r}: {error}; write fields as {{question}}, and braces as {{{{ }}}}"
+                f"{where} is {template!r}: {error}; write fields as {{question}}, and braces as {{{{ }}}}"
             ) from error
 
 

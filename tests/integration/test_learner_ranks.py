@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parent.parent / "unit"))
 from learner_tables import MODEL, model_folder, random_table
 
 from configs.errors import MemberLost
-from configs.schema import LearnerConfig
+from configs.schema import LearnerConfig, WarmStartConfig
 from learners.rank import LearnerRank, free_address
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ EXAMPLES = [(str(a), str(9 - a)) for a in range(10)]
 
 async def train(host: LearnerRank) -> dict:
     """Return weights and metrics after a warm start and three updates; the last one has a single group."""
-    await host.warm_start(EXAMPLES, 2, 10, 1e-2, threads=1)
+    await host.warm_start(EXAMPLES, WarmStartConfig(updates=2, batch_size=10, learning_rate=1e-2, threads=1))
     metrics = [await host.update(random_table(seed, groups)) for seed, groups in ((0, 5), (1, 4), (2, 1))]
     return {"weights": await host.weights(), "metrics": metrics}
 

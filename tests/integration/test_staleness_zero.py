@@ -7,6 +7,7 @@ its tokens, log-probabilities and version stamps. Then two runs either agree, or
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ class LateStamps(TorchEngine):
         return completions
 
 
+@functools.wraps(torch_engine)
 def late_stamps(**arguments: Any) -> TorchEngine:
     engine = torch_engine(**arguments)
     engine.__class__ = LateStamps
@@ -70,7 +72,7 @@ class SilentView:
 def configure(folder: Path, name: str, *words: str) -> RunConfig:
     common = [
         f"name={name}", f"runs_folder={folder}", "updates=4", "max_staleness=0", "eval.tasks=0", "logging.report=false",
-        "logging.tensorboard=false", "cluster.address=local", "warm_start.updates=10",
+        "logging.tensorboard=false", "cluster.address=local",
     ]  # fmt: skip
     return load_config([PRESET], [*common, *words])
 
@@ -97,9 +99,11 @@ def play(folder: Path, name: str, *words: str, disturb: Any = None) -> dict[str,
 
 def differences(one: dict[str, Sequence[Any]], other: dict[str, Sequence[Any]]) -> list[str]:
     """Name what two runs do not share."""
-    found = [f"{key}: {len(one[key])} rows against {len(other[key])}" for key in one if len(one[key]) != len(other[key])]
-    for key in one:
-        found += [f"{key}: {a} against {b}" for a, b in zip(one[key], other[key], strict=False) if a != b]
+    found = []
+    for key, rows in one.items():
+        if len(rows) != len(other[key]):
+            found.append(f"{key}: {len(rows)} rows against {len(other[key])}")
+        found += [f"{key}: {a} against {b}" for a, b in zip(rows, other[key], strict=False) if a != b]
     return found
 
 

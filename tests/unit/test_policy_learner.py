@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from learner_tables import MODEL, model_folder, random_table, trajectory, with_r
 from buffers.digest import chain_digest
 from buffers.trajectory import Kind
 from configs.errors import ConfigError, DataError, RunError
-from configs.schema import LearnerConfig
+from configs.schema import LearnerConfig, WarmStartConfig
 from learners.batch import Item, read_batch
 from learners.models.tokenizer import character_tokenizer
 from learners.policy_learner import PolicyLearner
@@ -255,9 +255,11 @@ def test_answers_are_learnt_with_their_end_of_sequence():
 
 async def test_a_warm_start_learns_the_answers_and_leaves_no_trace_in_the_optimiser(folder):
     host = LearnerRank(LearnerConfig(beta=0.1), MODEL, folder)
-    first = await host.warm_start(examples(), 1, 10, 1e-2, threads=1)
-    last = await host.warm_start(examples(), 80, 10, 2e-2, threads=1)
-    assert last < 0.3 < first
+    phase = WarmStartConfig(updates=80, batch_size=10, learning_rate=2e-2, threads=1)
+    _, first = await host.warm_start(examples(), replace(phase, updates=1))
+    updates, last = await host.warm_start(examples(), phase)
+    assert last < 0.3 < first and updates == 80
+    assert (await host.warm_start(examples(), replace(phase, target_loss=0.3)))[0] < 80
     assert host.status()["version"] == 0
     state = await host.apply(lambda policy: policy.state())
     assert not state.optimiser and all(torch.equal(state.reference[n], w) for n, w in state.model.items())
