@@ -13,6 +13,12 @@ import os
 import socket
 from typing import Any
 
+# Ray reads these when it is imported. Local clusters demand the user's token, and whoever joins one by its
+# address must say so; accelerators stay visible to actors without one; all processes have equal priority.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
@@ -68,7 +74,8 @@ class RayHandle:
 
     async def _answer(self, reference: Any, method: str, deadline_s: float, awaiting: str) -> Any:
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(reference.future()), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.wrap_future(reference.future())
         except (TimeoutError, GetTimeoutError) as error:
             raise DeadlineExceeded(f"{self.name}.{method}: no {awaiting} within {deadline_s:g} s") from error
         except RayTaskError as error:
@@ -121,9 +128,6 @@ def connect(cluster: ClusterConfig, namespace: str) -> str:
     Raises:
       DataError: the address does not answer.
     """
-    # Ray's own variables: leave accelerators visible to actors without one, and all priorities equal.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
     options: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "error"}
     if cluster.address is None:
         options["num_cpus"] = cluster.num_cpus or max(8, os.cpu_count() or 1)

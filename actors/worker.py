@@ -110,7 +110,8 @@ class RolloutWorker:
         self._progress.clear()
         if len(self._rollouts.finished) < self._message_samples:
             try:
-                await asyncio.wait_for(self._progress.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._progress.wait()
             except TimeoutError:
                 return
 

@@ -159,7 +159,8 @@ class BufferHost:
     async def _sleep_until_change(self, remaining: float) -> None:
         self._changed.clear()
         try:
-            await asyncio.wait_for(self._changed.wait(), remaining)
+            async with asyncio.timeout(remaining):
+                await self._changed.wait()
         except TimeoutError:
             return  # the caller's own deadline decides
 

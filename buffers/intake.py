@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from buffers.barrier import GroupBarrier
 from buffers.messages import Reply
 from buffers.samples import to_samples
 from buffers.scores import Sample
@@ -28,6 +29,11 @@ __all__ = ["Intake", "PayloadLog", "ScoreLog", "Scorer"]
 
 class Scorer(Protocol):
     """The reward graph."""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What its components look at together: sample | group | pair."""
+        ...
 
     async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
 
@@ -70,6 +76,7 @@ class Intake:
         """Samples waiting for their rewards."""
         self._buffer, self._workers, self._scorer = buffer, workers, scorer
         self._payload_log, self._score_log, self._changed = payload_log, score_log, changed
+        self._barrier = GroupBarrier(whole_groups=bool(scorer.scopes - {"sample"}), incomplete=buffer.incomplete_groups)
         self._wait_s, self._deadline_s, self._tries = exchange_wait_s, call_deadline_s, exchange_tries
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +152,7 @@ class Intake:
             pump.cancel()
         self.worker_stats.pop(name, None)
         if self._buffer.lose(name):
-            self._changed()
+            self._slots_ended()
 
     def _give_up(self, worker: Handle, error: Exception) -> None:
         self.suspects[worker.name] = str(error)
@@ -158,7 +165,7 @@ class Intake:
         for failure in reply.failures:
             self._buffer.fail(failure.slot, failure.attempt, failure.reason, failure.retry)
         if reply.failures:
-            self._changed()
+            self._slots_ended()
         if reply.table is not None:
             kept = self._buffer.accept(reply.table)
             if kept is not None:
@@ -166,10 +173,13 @@ class Intake:
 
     async def _store_and_score(self, table: pa.Table) -> None:
         samples = to_samples(table)
+        await asyncio.wrap_future(self._payload_log.append(table))
+        self._buffer.generated([sample.id for sample in samples])
+        await self._score(self._barrier.add(samples))
+
+    async def _score(self, samples: Sequence[Sample]) -> None:
         self.unscored += len(samples)
         try:
-            await asyncio.wrap_future(self._payload_log.append(table))
-            self._buffer.generated([sample.id for sample in samples])
             verdicts = await self._scorer.score(samples)
         finally:
             self.unscored -= len(samples)
@@ -178,8 +188,14 @@ class Intake:
         self._buffer.scored(by_id)
         self._changed()
 
+    def _slots_ended(self) -> None:
+        """Slots were given up or opened again: batches may be ready, and groups whole."""
+        if samples := self._barrier.release():
+            self._spawn(self._score(samples))
+        self._changed()
+
     async def _watch_deadlines(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             if self._buffer.expire():
-                self._changed()
+                self._slots_ended()

@@ -1,6 +1,6 @@
 """Samplers order the complete groups; the front of the order becomes the next batch.
 
-To add one: a frozen dataclass with `order(view) -> list[Group] | None`, and a line in `SAMPLERS`.
+To add one: a frozen dataclass that subclasses `Sampler`, and a line in `SAMPLERS`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from buffers.groups import Group
 
@@ -31,14 +30,28 @@ class BufferView:
     """Groups kept for replay, oldest first."""
 
 
-class Sampler(Protocol):
+class Sampler:
+    """Chooses what to train on next; by default every group is trained once."""
+
     def order(self, view: BufferView) -> list[Group] | None:
         """Return candidates, best first; None waits for groups that are not complete yet."""
-        ...
+        raise NotImplementedError
+
+    def retains(self, group: Group, version: int) -> bool:
+        """Return whether a trained group may be drawn again at `version`."""
+        return False
+
+    def most(self, groups_per_update: int) -> int:
+        """Return the largest number of repeated groups in a batch."""
+        return 0
+
+    def again(self, trained: Sequence[Group], version: int, groups_per_update: int) -> list[Group]:
+        """Return the trained groups that the next batch repeats, oldest first."""
+        return [g for g in trained if self.retains(g, version)][: self.most(groups_per_update)]
 
 
 @dataclass(frozen=True)
-class Fifo:
+class Fifo(Sampler):
     """First completed, first trained."""
 
     def order(self, view: BufferView) -> list[Group] | None:
@@ -46,7 +59,7 @@ class Fifo:
 
 
 @dataclass(frozen=True)
-class InOrder:
+class InOrder(Sampler):
     """Strictly in the order of the task stream; waits for stragglers."""
 
     def order(self, view: BufferView) -> list[Group] | None:
@@ -55,7 +68,7 @@ class InOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prioritised:
+class Prioritised(Sampler):
     """Draws groups without replacement, with probability proportional to (std of rewards + floor) ** alpha.
 
     Source: Gumbel top-k form of prioritised replay, arXiv:1511.05952 eq. 1; the group's reward
@@ -79,7 +92,7 @@ class Prioritised:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class Replay(Sampler):
     """Trains each group up to `times` times: a `share` of every batch is drawn from trained groups.
 
     Replayed groups follow their own bound `max_age` and do not count for admission.
@@ -96,17 +109,11 @@ class Replay:
             raise ValueError(f"share is {self.share}; it must lie between 0 and 1; 0.5 halves the fresh samples")
 
     def retains(self, group: Group, version: int) -> bool:
-        """Return whether a trained group may be drawn again at `version`."""
         oldest = min((row.oldest_version for row in group.valid_rows), default=-1)
         return group.times_trained < self.times and version - oldest <= self.max_age
 
     def most(self, groups_per_update: int) -> int:
-        """Return the largest number of replayed groups in a batch; one is always fresh."""
-        return min(round(self.share * groups_per_update), groups_per_update - 1)
-
-    def again(self, trained: Sequence[Group], version: int, groups_per_update: int) -> list[Group]:
-        """Return the groups that the next batch repeats, oldest first."""
-        return [g for g in trained if self.retains(g, version)][: self.most(groups_per_update)]
+        return min(round(self.share * groups_per_update), groups_per_update - 1)  # one is always fresh
 
     def order(self, view: BufferView) -> list[Group] | None:
         replayed = self.again(view.trained, view.version, view.groups_per_update)

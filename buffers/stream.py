@@ -22,7 +22,7 @@ from buffers.groups import Group, Member, MemberState, Row
 from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.payloads import PayloadStore
-from buffers.samplers import BufferView, Replay, Sampler
+from buffers.samplers import BufferView, Sampler
 from buffers.scores import Score
 from buffers.staleness import age, can_wait
 from buffers.trajectory import Task, Unit
@@ -101,8 +101,7 @@ class StreamBuffer:
         self._unscored: dict[str, tuple[Member, Row]] = {}
         self._completions = 0
         self._trained_groups = trained_groups
-        most = sampler.most(batch.prompts_per_update) if isinstance(sampler, Replay) else 0
-        self._fresh_later = batch.prompts_per_update - most
+        self._fresh_later = batch.prompts_per_update - sampler.most(batch.prompts_per_update)
 
     # -- admission and leases -------------------------------------------------------------------
 
@@ -128,11 +127,12 @@ class StreamBuffer:
         ]
 
     def _may_admit(self) -> bool:
+        again = self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
         return may_admit(
             live_groups=self._trained_groups + len(self._groups),
             trained_groups=self._trained_groups,
             max_staleness=self._max_staleness,
-            fresh_next=self._batch.prompts_per_update - len(self._replayable()),
+            fresh_next=self._batch.prompts_per_update - len(again),
             fresh_later=self._fresh_later,
             held_bytes=self.payloads.held_bytes,
             max_bytes=self._config.max_bytes,
@@ -278,12 +278,11 @@ class StreamBuffer:
             if group.times_trained == 0:
                 self._trained_groups += 1
                 del self._groups[group.key]
-                if isinstance(self._sampler, Replay):
-                    self._trained.append(group)
+                self._trained.append(group)
             group.times_trained += 1
             group.trained_version = batch.version
         self.version = batch.version + 1
-        self._forget(batch.groups)
+        self._forget_trained()
 
     def drain(self, reason: str) -> None:
         """Drop everything that is not trained; nothing is in flight afterwards."""
@@ -303,6 +302,11 @@ class StreamBuffer:
     @property
     def leased(self) -> int:
         return sum(m.state is MemberState.LEASED for g in self._groups.values() for m in g.members)
+
+    def incomplete_groups(self) -> set[str]:
+        """Return the groups, by name, that workers still have to bring samples of."""
+        to_come = (MemberState.PENDING, MemberState.LEASED)
+        return {str(g.key) for g in self._groups.values() if any(m.state in to_come for m in g.members)}
 
     def awaiting(self) -> str:
         """Say what the next batch waits for, by id."""
@@ -334,11 +338,6 @@ class StreamBuffer:
             max_staleness=self._max_staleness,
             groups_per_update=self._fresh_later,
         )
-
-    def _replayable(self) -> list[Group]:
-        if not isinstance(self._sampler, Replay):
-            return []
-        return self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
 
     def _drop_stale(self) -> None:
         for group in [g for g in self._groups.values() if g.complete]:
@@ -416,16 +415,15 @@ class StreamBuffer:
         self.payloads.release(rows)
         member.rows = []
 
-    def _forget(self, consumed: Sequence[Group]) -> None:
+    def _forget_trained(self) -> None:
         """Release the payloads that nothing will read again."""
-        if not isinstance(self._sampler, Replay):
-            for group in consumed:
-                self.payloads.release(group.valid_rows)
-            return
+        kept = []
         for group in self._trained:
-            if not self._sampler.retains(group, self.version):
+            if self._sampler.retains(group, self.version):
+                kept.append(group)
+            else:
                 self.payloads.release(group.valid_rows)
-        self._trained = [g for g in self._trained if self._sampler.retains(g, self.version)]
+        self._trained = kept
 
     def _events(self, kind: EventKind, batch: Batch) -> list[Event]:
         slots = {row.id: m for group in batch.groups for m in group.members for row in m.rows}

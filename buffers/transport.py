@@ -104,7 +104,8 @@ class HandleSet:
         """
         self._changed.clear()
         try:
-            await asyncio.wait_for(self._changed.wait(), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await self._changed.wait()
         except TimeoutError as error:
             raise DeadlineExceeded(f"pool {self.pool}: no member joined or left within {deadline_s:g} s") from error
 
