@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import control, local_adapter, ray_adapter
+from actors.evaluate import evaluate_folder
 from actors.listener import RunListener
 from actors.member import MemberSpec
 from actors.view import View, make_view
@@ -30,25 +31,18 @@ from configs.load import dump_config, load_config
 from configs.plan import show_plan
 from configs.registry import Deferred, resolve
 from configs.schema import RunConfig
+from learners.checkpoint import find
 from learners.session import Plan, Session
 
 REQUIREMENTS = tuple(f"{package}.requirements:requirements" for package in ("learners", "actors", "rewards", "buffers"))
-TABLES = {
-    "tasks": "actors.tasks:TASKS", "programs": "actors.programs:PROGRAMS", "engines": "actors.engines:ENGINES",
-    "rewards": "rewards:REWARDS", "combines": "rewards:COMBINES", "samplers": "buffers.samplers:SAMPLERS",
-    "filters": "buffers.filters:FILTERS", "advantages": "learners.advantages:ADVANTAGES",
-    "losses": "learners.losses:LOSSES", "publishers": "learners.publish:PUBLISHERS",
-}  # fmt: skip
-ROOT = Path(__file__).resolve().parent
-DEFAULT_PRESET = ROOT / "configs" / "quickstart.yaml"
+DEFAULT_PRESET = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted twice."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    verbs: dict[str, Callable[[list[str]], int]] = {
-        "run": run, "check": check, "list": list_components, **control.COMMANDS, **records.COMMANDS,
-    }  # fmt: skip
+    own = {"run": run, "check": check, "list": list_components, "eval": evaluate}
+    verbs: dict[str, Callable[[list[str]], int]] = {**own, **control.COMMANDS, **records.COMMANDS}
     verb = words.pop(0) if words and words[0] in verbs else "run"
     try:
         return verbs[verb](words)
@@ -76,10 +70,10 @@ def run(words: list[str]) -> int:
     path = Path(config.runs_folder) / config.name
     with RunFolder.open(path) if config.resume else RunFolder.create(path) as folder:
         dump_config(config, path / "config.yaml")
+        shown = "quiet" if options.json else config.logging.view
         view = make_view(
-            "quiet" if options.json else config.logging.view,
-            name=config.name, run_mode=config.mode, max_staleness=config.max_staleness, seed=config.seed,
-        )  # fmt: skip
+            shown, name=config.name, run_mode=config.mode, max_staleness=config.max_staleness, seed=config.seed
+        )
         try:
             summary = asyncio.run(conduct(config, folder, view, began))
         finally:
@@ -104,24 +98,46 @@ def check(words: list[str]) -> int:
 
 def list_components(words: list[str]) -> int:
     """Show components and presets, one line each: `launch.py list [KIND] [--json]`."""
-    return show_catalogue(TABLES, [word for word in words if word != "--json"], as_json="--json" in words)
+    return show_catalogue([word for word in words if word != "--json"], as_json="--json" in words)
+
+
+def evaluate(words: list[str]) -> int:
+    """Measure a checkpoint on held-out tasks: `launch.py eval RUN [--version N] [key=value ...] [--json]`."""
+    parser = argparse.ArgumentParser(prog="launch.py eval", description=evaluate.__doc__)
+    parser.add_argument("run", type=Path, help="run folder, runs/<name>")
+    parser.add_argument("--version", type=int, help="the newest checkpoint's when left out")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example eval.temperature=1.0")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_intermixed_args(words)
+    config = load_config([options.run / "config.yaml"], options.overrides)
+    found = find(options.run / "checkpoints", options.version)
+    result = asyncio.run(evaluate_folder(config, found.path, found.version, *evaluation(config)))
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value:,.4g}" for name, value in result.items()))
+    return 0
+
+
+def evaluation(config: RunConfig) -> tuple[Deferred, Deferred, Callable[[str], Deferred]]:
+    """Return what makes the held-out tasks, the reward graph, and a reward server by its component's name."""
+    held_out = Deferred("actors.tasks:held_out_tasks", (config.tasks, config.seed, config.eval.tasks))
+    sections = config.rewards.components
+    graph = Deferred("rewards:build", (config.rewards,))
+    return held_out, graph, lambda name: Deferred("rewards.member:build", (sections[name], name, config.seed))
 
 
 def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     """Say how every pool of a run is made; nothing is imported or started for it here."""
     path, rollout, learner = folder.path.resolve(), config.rollout, config.learner
     model = Path(config.model.path).resolve() if config.model.path else path / "model"
-    graph = Deferred("rewards:build", (config.rewards,))
+    held_out, graph, reward_server = evaluation(config)
     tasks = Deferred("actors.tasks:training_stream", (config.tasks, config.seed))
-    held_out = Deferred("actors.tasks:held_out_tasks", (config.tasks, config.seed, config.eval.tasks))
     examples = Deferred("actors.tasks:warm_start_examples", (config.tasks, config.seed, config.warm_start.examples))
     address = ray_adapter.free_address() if learner.ranks > 1 else ""
 
-    def worker_pool(receiver: Callable[[], Any]) -> tuple[MemberSpec, int]:
-        build = Deferred("actors.worker:build", (config, model, receiver))
+    def worker_pool(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
         return MemberSpec(
-            pool="rollout", factory=build, num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus,
-            max_restarts=rollout.max_restarts, attached_to=("buffer",),
+            pool="rollout", factory=Deferred("actors.worker:build", (config, model, receivers)), indexed=True,
+            num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus, max_restarts=rollout.max_restarts,
+            max_members=rollout.workers if config.publish.backend == "collective" else None, attached_to=("buffer",),
         ), rollout.workers  # fmt: skip
 
     def buffer_pool(version: int) -> MemberSpec:
@@ -131,21 +147,19 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     def reward_pool(name: str) -> tuple[MemberSpec, int]:
         section = config.rewards.components[name]
         return MemberSpec(
-            pool=f"reward.{name}", factory=Deferred("rewards.member:build", (section, name, config.seed)),
+            pool=f"reward.{name}", factory=reward_server(name),
             num_cpus=section.num_cpus, max_restarts=section.max_restarts, attached_to=("buffer", "evaluator"),
         ), section.replicas  # fmt: skip
 
-    rank = Deferred("learners.host:build", (config, path, folder.epoch, address, examples))
+    rank = MemberSpec(
+        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, examples)),
+        indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus,
+    )  # fmt: skip
     evaluator = Deferred("actors.evaluate:build", (config, model, held_out, graph))
     return Plan(
-        learners=(
-            MemberSpec(
-                pool="learner", factory=rank, indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus
-            ),
-            learner.ranks,
-        ),
+        learners=(rank, learner.ranks),
         buffer=buffer_pool,
-        rewards=tuple(reward_pool(name) for name in config.rewards.components),
+        rewards=tuple(map(reward_pool, config.rewards.components)),
         evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.eval.tasks else None,
         workers=worker_pool,
     )
@@ -164,9 +178,8 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
         factory=Deferred("actors.supervisor:build", (config.cluster, adapter.spawn)),
     )  # fmt: skip
     supervisor = adapter.spawn(spec, "supervisor")
-    metrics = MetricsWriter(
-        folder.path, config.logging.tensorboard, config.logging.wandb_project, config.name, asdict(config)
-    )
+    logging = config.logging
+    metrics = MetricsWriter(folder.path, logging.tensorboard, logging.wandb_project, config.name, asdict(config))
     listener = RunListener(metrics, view, updates=config.updates)
     session = Session(config, assemble(config, folder), supervisor=supervisor, listener=listener, announcer=view)
     status = "failed"

@@ -22,13 +22,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.readout import FIGURES, bottleneck, duration, figures, summary_rows
+from actors.readout import FIGURES, Recent, bottleneck, duration, figures, summary_rows
 
 __all__ = ["LiveView", "sparkline"]
 
 HISTORY = 400  # values kept for each sparkline
-SPARK_WIDTH = 24
+SPARK_WIDTH = 24  # at most; a narrow terminal gets shorter ones
+LABEL_WIDTH, VALUE_WIDTH = 13, 12
+FLAT = 0.05  # changes below this share of the level are drawn flat: noise is not news
 MAX_WIDTH = 100  # columns; wider lines are hard to follow
+MUCH = 0.5  # idle share from which on the bottleneck is coloured
 BARS = "▁▂▃▄▅▆▇█"
 SPARKS = {label: name for label, (name, _) in FIGURES.items()} | {
     "learner idle": "idle/learner",
@@ -37,14 +40,18 @@ SPARKS = {label: name for label, (name, _) in FIGURES.items()} | {
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return `values` as at most `width` bars between their own extremes; non-finite ones are left out."""
+    """Return `values` as at most `width` bars between their own extremes; non-finite ones are left out.
+
+    Values that hardly change give low bars, not the picture of a storm.
+    """
     finite = [value for value in values if math.isfinite(value)]
-    if not finite:
+    if not finite or width < 1:
         return ""
     width = min(width, len(finite))
     edges = [round(i * len(finite) / width) for i in range(width + 1)]
     means = [sum(finite[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    low, span = min(means), (max(means) - min(means)) or 1.0
+    low = min(means)
+    span = max(max(means) - low, FLAT * max(map(abs, means))) or 1.0
     return "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
 
 
@@ -74,6 +81,7 @@ class LiveView:
         self._progress: tuple[str, int, int, str] = ("", 0, 0, "")
         self._origin: tuple[str, int, float] = ("", 0, self._started)
         self._metrics: Mapping[str, float] = {}
+        self._recent = Recent()
         self._pools: Mapping[str, int] = {}
         self._history: dict[str, deque[float]] = {
             name: deque(maxlen=HISTORY) for name in (*SPARKS.values(), "accuracy")
@@ -94,7 +102,7 @@ class LiveView:
 
     def update(self, update: int, total: int, metrics: Mapping[str, float], pools: Mapping[str, int]) -> None:
         self.progress("update", update, total)
-        self._metrics, self._pools = dict(metrics), dict(pools)
+        self._metrics, self._pools = self._recent.add(metrics), dict(pools)
         for name in SPARKS.values():
             if name in metrics:
                 self._history[name].append(metrics[name])
@@ -176,7 +184,9 @@ class LiveView:
             )
             for label, value in shown.items()
         ]
-        table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        table = Table.grid(padding=(0, 1, 0, 0))
+        for width in (LABEL_WIDTH, VALUE_WIDTH, self._spark_width + 1) * 2:
+            table.add_column(width=width, no_wrap=True)
         half = (len(cells) + 1) // 2
         for left, right in zip(cells[:half], [*cells[half:], (Text(), Text(), Text())], strict=False):
             table.add_row(*left, *right)
@@ -184,14 +194,20 @@ class LiveView:
 
     def _spark(self, label: str) -> Text:
         history = self._history[SPARKS.get(label, label)]
-        return Text(sparkline(history, SPARK_WIDTH), style="green" if label == "accuracy" else "cyan", no_wrap=True)
+        return Text(sparkline(history, self._spark_width), style="green" if label == "accuracy" else "cyan")
+
+    @property
+    def _spark_width(self) -> int:
+        """Return what is left for each of two sparklines: frame 4, paddings 6, a gap of 1 each."""
+        return max(0, min(SPARK_WIDTH, (self._width - 10) // 2 - LABEL_WIDTH - VALUE_WIDTH - 1))
 
     def _footer(self) -> Table:
         table = Table.grid(expand=True)
         table.add_column(style="dim")
         table.add_column(justify="right", no_wrap=True)
         pools = "   ".join(f"{name} {count}" for name, count in self._pools.items())
-        table.add_row(Text(pools), Text(bottleneck(self._metrics), style="yellow"))
+        waiting = max(self._metrics.get("idle/learner", 0.0), self._metrics.get("idle/rollout", 0.0))
+        table.add_row(Text(pools), Text(bottleneck(self._metrics), style="yellow" if waiting > MUCH else ""))
         return table
 
     def _above(self, text: Text) -> None:

@@ -17,10 +17,12 @@ class MemberSpec:
     factory: Deferred
     """Builds the plain object, inside the actor's process."""
     indexed: bool = False
-    """Call the factory with the member's ordinal as last argument."""
+    """Call the factory with the member's seat as last argument: the lowest number that no live member has."""
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     max_restarts: int = 0
+    max_members: int | None = None
+    """Largest size that the pool may be scaled to; None is any."""
     attached_to: tuple[str, ...] = ()
     """Pools whose members are told when a member of this pool comes or goes."""
     environment: dict[str, str] = field(default_factory=dict)

@@ -5,10 +5,12 @@ Everything here is a pure function of numbers; a number that is missing leaves i
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FIGURES", "bottleneck", "duration", "figures", "summary_rows"]
+__all__ = ["FIGURES", "Recent", "bottleneck", "duration", "figures", "summary_rows"]
 
 NOTICEABLE = 0.1  # idle shares below this are called balanced
 SATURATED = 0.9  # a reward pool this busy is named as what the learner waits for
@@ -17,12 +19,35 @@ FIGURES = {
     "reward": ("reward/mean", "{:.3f}"),
     "length": ("response_length/mean", "{:.1f}"),
     "entropy": ("policy/entropy", "{:.2f}"),
-    "KL": ("policy/kl_ref", "{:.3f}"),
+    "KL": ("rollout/mismatch_kl/mean", "{:.4f}"),
+    "KL to ref": ("policy/kl_ref", "{:.3f}"),
     "staleness": ("staleness/mean", "{:.1f}"),
     "samples/s": ("perf/throughput", "{:,.0f}"),
     "tokens/s": ("perf/tokens_per_s", "{:,.0f}"),
 }
-"""label -> (metric, format) of the numbers that a person follows, in reading order."""
+"""label -> (metric, format) of the numbers that a person follows, in reading order.
+
+"KL" is the divergence from the policy that sampled: what staleness costs, and never constant.
+"""
+
+UNSTEADY = ("idle/", "perf/", "time/")
+WINDOW = 10  # updates over which these are averaged: one update alone says little of who waits for whom
+
+
+class Recent:
+    """Metrics of the newest update, with those of the machinery averaged over the last few."""
+
+    def __init__(self) -> None:
+        self._last: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+
+    def add(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Take the metrics of an update; return what to show."""
+        shown = dict(metrics)
+        for name, value in metrics.items():
+            if name.startswith(UNSTEADY) and math.isfinite(value):
+                self._last[name].append(value)
+                shown[name] = sum(self._last[name]) / len(self._last[name])
+        return shown
 
 
 def bottleneck(metrics: Mapping[str, float]) -> str:

@@ -42,6 +42,7 @@ class _Pool:
     wanted: int
     members: dict[str, Spawned] = field(default_factory=dict)
     pids: dict[str, int] = field(default_factory=dict)
+    seats: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     ordinals: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -73,11 +74,12 @@ class Supervisor:
         await asyncio.gather(*(self._add(pool) for _ in range(count)))
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._watch_members())
-        return list(pool.members.values())
+        return self.members(spec.pool)
 
     def members(self, pool: str) -> list[Spawned]:
-        """Return the live members of a pool."""
-        return list(self._pool(pool).members.values())
+        """Return the live members of a pool, by seat."""
+        found = self._pool(pool)
+        return [found.members[name] for name in sorted(found.members, key=found.seats.__getitem__)]
 
     async def scale(self, pool: str, count: int) -> dict[str, int]:
         """Grow or shrink a pool of a live run; returns the size before and after.
@@ -88,6 +90,9 @@ class Supervisor:
         target = self._pool(pool)
         if count < 1 or (not target.spec.attached_to and count != target.wanted):
             raise DataError(f"pool {pool!r} cannot be scaled to {count}; only worker pools scale, to 1 or more")
+        if target.spec.max_members is not None and count > target.spec.max_members:
+            most = target.spec.max_members
+            raise DataError(f"pool {pool!r} cannot be scaled to {count}; this run was started for at most {most}")
         before = len(target.members)
         async with self._changing:
             target.wanted = count
@@ -136,10 +141,10 @@ class Supervisor:
         return self._pools[name]
 
     async def _add(self, pool: _Pool) -> None:
-        ordinal = next(pool.ordinals)
-        name, factory = f"{pool.spec.pool}-{ordinal}", pool.spec.factory
+        name, factory = f"{pool.spec.pool}-{next(pool.ordinals)}", pool.spec.factory
+        pool.seats[name] = next(seat for seat in itertools.count() if seat not in pool.seats.values())
         if pool.spec.indexed:
-            factory = replace(factory, arguments=(*factory.arguments, ordinal))
+            factory = replace(factory, arguments=(*factory.arguments, pool.seats[name]))
         member = self._spawn(replace(pool.spec, factory=factory), name)
         pool.pids[name] = await member.build(self._settings.start_deadline_s)
         pool.members[name] = member
@@ -161,6 +166,7 @@ class Supervisor:
     async def _remove(self, pool: _Pool, name: str, why: str) -> None:
         member = pool.members.pop(name)
         pool.pids.pop(name, None)
+        pool.seats.pop(name, None)
         self._note(f"{name} removed: {why}")
         await self._tell(pool, "detach", name)
         member.kill()

@@ -19,12 +19,19 @@ from typing import IO, Any, Protocol
 from rich.console import Console
 
 from actors.live_view import LiveView
-from actors.readout import bottleneck, duration, figures, summary_rows
+from actors.readout import FIGURES, Recent, bottleneck, duration, figures, summary_rows
 from configs.errors import ConfigError
 
 __all__ = ["PlainView", "QuietView", "View", "bottleneck", "make_view"]
 
 LINE_INTERVAL_S = 2.0  # between two update lines of a plain view: a log of 10,000 updates stays readable
+WIDTHS = {label: len(form.format(9.9)) for label, (_, form) in FIGURES.items()} | {
+    "length": 5,
+    "staleness": 11,
+    "samples/s": 6,
+    "tokens/s": 7,
+}
+"""label -> columns of its value in a plain view, so that the lines of a log stand in columns."""
 
 
 class View(Protocol):
@@ -90,6 +97,7 @@ class PlainView:
         self._last_line = -LINE_INTERVAL_S
         self._first: tuple[int, float] | None = None
         self._accuracy: float | None = None
+        self._recent = Recent()
 
     def phase(self, text: str) -> None:
         self._say(f"· {text}")
@@ -101,15 +109,17 @@ class PlainView:
     def update(self, update: int, total: int, metrics: Mapping[str, float], pools: Mapping[str, int]) -> None:
         now = self._clock()
         self._first = self._first or (update, now)
+        shown = self._recent.add(metrics)
         if not self._due(final=update >= total):
             return
         fields = [f"{update:>{len(str(total))}}/{total}"]
         if self._accuracy is not None:
             fields.append(f"accuracy {self._accuracy:.3f}")
-        fields += [f"{label} {value}" for label, value in figures(metrics).items()]
+        fields += [f"{label} {value:>{WIDTHS[label]}}" for label, value in figures(shown).items()]
+        fields += filter(None, [bottleneck(shown)])
         if update > self._first[0] and update < total:
             fields.append(f"{duration((total - update) * (now - self._first[1]) / (update - self._first[0]))} left")
-        self._say("  ".join([*fields, *filter(None, [bottleneck(metrics)])]))
+        self._say("  ".join(fields))
 
     def evaluation(self, update: int, accuracy: float) -> None:
         self._accuracy = accuracy

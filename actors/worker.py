@@ -143,8 +143,14 @@ class RolloutWorker:
             raise RunError(f"the rollout loop stopped: {error!r}") from error
 
 
-def build(config: RunConfig, model_folder: Path, make_receiver: Callable[[], Receiver]) -> RolloutWorker:
-    """Build a worker inside its own process."""
+def build(
+    config: RunConfig, model_folder: Path, receivers: Sequence[Callable[[], Receiver]], seat: int
+) -> RolloutWorker:
+    """Build the worker of a seat inside its own process.
+
+    Args:
+      receivers: factories by seat; beyond their number they are all alike.
+    """
     torch.set_num_threads(config.rollout.threads)
     rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
-    return RolloutWorker(rollouts, make_receiver(), message_samples=config.rollout.message_samples)
+    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=config.rollout.message_samples)

@@ -40,6 +40,8 @@ class Row:
     reward: float | None = None
     parts: dict[str, float | None] = field(default_factory=dict)
     """Unweighted value of each reward component; None where invalid."""
+    stored: bool = False
+    """Its payload is on disk."""
     scored: bool = False
 
 
@@ -54,6 +56,13 @@ class Member:
     floor: int = 0
     """No token of this attempt is older than this weights version."""
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def to_come(self) -> bool:
+        """Return whether a worker still has to bring it, or its payload is on its way to the disk."""
+        if self.state is MemberState.RECEIVED:
+            return not all(row.stored for row in self.rows)
+        return self.state is not MemberState.DONE
 
     @property
     def valid_rows(self) -> list[Row]:

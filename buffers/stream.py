@@ -184,6 +184,8 @@ class StreamBuffer:
     def generated(self, ids: Sequence[str]) -> None:
         """Their payloads are on disk."""
         held = [self._unscored[i] for i in ids if i in self._unscored]
+        for _, row in held:
+            row.stored = True
         self._ledger.record([Event(EventKind.GENERATED, m.slot, m.attempt, row.node) for m, row in held])
 
     def scored(self, verdicts: Mapping[str, Verdict]) -> None:
@@ -305,8 +307,7 @@ class StreamBuffer:
 
     def incomplete_groups(self) -> set[str]:
         """Return the groups, by name, that workers still have to bring samples of."""
-        to_come = (MemberState.PENDING, MemberState.LEASED)
-        return {str(g.key) for g in self._groups.values() if any(m.state in to_come for m in g.members)}
+        return {str(g.key) for g in self._groups.values() if any(m.to_come for m in g.members)}
 
     def awaiting(self) -> str:
         """Say what the next batch waits for, by id."""

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from configs.errors import ConfigError, nearest
 from configs.load import presets
 from configs.registry import resolve
 
-__all__ = ["show_catalogue"]
+__all__ = ["TABLES", "show_catalogue"]
+
+TABLES = {
+    "tasks": "actors.tasks:TASKS",
+    "programs": "actors.programs:PROGRAMS",
+    "engines": "actors.engines:ENGINES",
+    "rewards": "rewards:REWARDS",
+    "combines": "rewards:COMBINES",
+    "samplers": "buffers.samplers:SAMPLERS",
+    "filters": "buffers.filters:FILTERS",
+    "advantages": "learners.advantages:ADVANTAGES",
+    "losses": "learners.losses:LOSSES",
+    "publishers": "learners.publish:PUBLISHERS",
+}
+"""Kind of component -> "module:TABLE"; imported when they are listed."""
 
 
-def show_catalogue(tables: Mapping[str, str], kinds: Sequence[str], *, as_json: bool) -> int:
+def show_catalogue(kinds: Sequence[str], *, as_json: bool) -> int:
     """Print name and first docstring line of the components of some kinds; all kinds if none is named.
-
-    Args:
-      tables: kind -> "module:TABLE".
 
     Raises:
       ConfigError: there is no such kind.
     """
-    known = [*tables, "presets"]
+    known = [*TABLES, "presets"]
     for kind in kinds:
         if kind not in known:
             raise ConfigError(f"list {kind!r} is no kind of component{nearest(kind, known)}")
-    found = {kind: _rows(tables, kind) for kind in kinds or known}
+    found = {kind: _rows(kind) for kind in kinds or known}
     if as_json:
         print(json.dumps(found, indent=1))
         return 0
@@ -37,10 +48,10 @@ def show_catalogue(tables: Mapping[str, str], kinds: Sequence[str], *, as_json: 
     return 0
 
 
-def _rows(tables: Mapping[str, str], kind: str) -> dict[str, str]:
+def _rows(kind: str) -> dict[str, str]:
     if kind == "presets":
         return dict(presets())
-    table = resolve({}, tables[kind], kind)
+    table = resolve({}, TABLES[kind], kind)
     return {name: _first_line(resolve(table, name, kind)) for name in table}
 
 

@@ -1,7 +1,7 @@
 """YAML files and overrides in, a checked `RunConfig` out.
 
 Precedence: the schema's defaults, then files from left to right, then `a.b=value`. A section whose
-`target` changes is replaced, not merged: another component's arguments never survive. OmegaConf stays
+`target` or `model_type` changes is replaced, not merged: another component's arguments never survive. OmegaConf stays
 inside this file; everyone else sees plain dataclasses.
 """
 
@@ -25,6 +25,9 @@ from configs.schema import RunConfig
 __all__ = ["dump_config", "load_config", "presets"]
 
 Tree = dict[str, Any]
+
+SELECTORS = ("target", "model_type")
+"""Keys of free sections that say what the other keys are arguments of."""
 
 
 def load_config(paths: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
@@ -123,9 +126,9 @@ def _override(text: str) -> tuple[Tree, dict[str, str]]:
 
 
 def _merge(below: Tree, above: Tree, kind: Any) -> Tree:
-    """Return `below` overlaid with `above`; an empty mapping or another `target` replaces a component."""
+    """Return `below` overlaid with `above`; an empty mapping or another selector replaces a component."""
     is_component = not dataclasses.is_dataclass(kind)
-    if is_component and (not above or above.get("target", below.get("target")) != below.get("target")):
+    if is_component and (not above or any(above.get(key, below.get(key)) != below.get(key) for key in SELECTORS)):
         return above
     merged = dict(below)
     for key, value in above.items():

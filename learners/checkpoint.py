@@ -26,7 +26,7 @@ from torch import Tensor
 from configs.errors import DataError
 from learners.progress import LearnerState, Progress
 
-__all__ = ["Checkpoint", "checkpoints", "load_checkpoint", "newest", "retain", "save_checkpoint", "verify"]
+__all__ = ["Checkpoint", "checkpoints", "find", "load_checkpoint", "newest", "retain", "save_checkpoint", "verify"]
 
 MODEL, OPTIMISER, REFERENCE, RNG = (f"{n}.safetensors" for n in ("model", "optimizer", "reference", "rng"))
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -157,6 +157,20 @@ def checkpoints(root: str | Path) -> list[Checkpoint]:
 def newest(root: str | Path) -> Checkpoint | None:
     """Return the checkpoint of the highest version, or None."""
     return max(checkpoints(root), key=lambda c: c.version, default=None)
+
+
+def find(root: str | Path, version: int | None = None) -> Checkpoint:
+    """Return the checkpoint of a version, or of the newest one.
+
+    Raises:
+      DataError: there is none; the message lists those there are.
+    """
+    held = {checkpoint.version: checkpoint for checkpoint in checkpoints(root)}
+    wanted = max(held, default=-1) if version is None else version
+    if wanted not in held:
+        known = ", ".join(map(str, held)) or "none"
+        raise DataError(f"{root} holds no checkpoint of version {wanted}; versions there: {known}")
+    return held[wanted]
 
 
 def verify(path: str | Path) -> None:

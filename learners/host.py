@@ -73,11 +73,11 @@ class LearnerHost:
         """Train on a batch, making `version`; see `LearnerRank.update`."""
         return await self._rank.update(table, version)
 
-    def receiver(self, rank: int) -> Callable[[], Receiver]:
-        """Return the picklable factory of a worker's receiver."""
+    def receivers(self) -> list[Callable[[], Receiver]]:
+        """Return the picklable factory of each worker's receiver, by seat."""
         if self._publisher is None:
             raise RunError("only rank 0 publishes; ask it for receivers")
-        return self._publisher.receiver(rank)
+        return [self._publisher.receiver(rank) for rank in range(1, self._config.rollout.workers + 1)]
 
     async def publish(self, version: int) -> PublishStats:
         """Make the present weights the newest version of every engine."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,8 +43,8 @@ class Plan:
     """weights version -> specification"""
     rewards: tuple[tuple[Any, int], ...]
     evaluator: Any | None
-    workers: Callable[[Callable[[], Any]], tuple[Any, int]]
-    """weights receiver factory -> (specification, members)"""
+    workers: Callable[[Sequence[Callable[[], Any]]], tuple[Any, int]]
+    """weights receiver factories -> (specification, members)"""
 
 
 class Session:
@@ -105,8 +105,8 @@ class Session:
     async def _stream(self, driver: LearnerDriver, buffer: Handle, rank: Handle) -> str:
         self._announcer.phase("evaluation before RL")
         await driver.evaluate(self.version, wait=True)
-        receiver = await self._call(rank, "receiver", "weights receiver", 1)
-        await self._start(*self._plan.workers(receiver))
+        receivers = await self._call(rank, "receivers", "weights receivers")
+        await self._start(*self._plan.workers(receivers))
         await self._call(buffer, "start", "start of the stream")
         self._announcer.phase(f"streaming: {self._config.updates} updates, max_staleness {self._config.max_staleness}")
         self.version = await driver.run(self.version)

@@ -93,7 +93,8 @@ _GLOSSARY = (
            "Policy objective that the optimiser minimised",
            "no meaning by its level"),
     Metric("policy/ppo_kl", "nats",
-           "KL divergence between the behaviour policy and the weights in training, per token",
+           "KL divergence between the policy before the update and the weights in training, per token; "
+           "0 with one optimiser step an update",
            "below 0.1", high=0.1,
            remedy="lower learner.learning_rate, learner.num_iterations or max_staleness"),
     Metric("response_length/clip_ratio", "share",

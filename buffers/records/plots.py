@@ -7,6 +7,8 @@ CSS variables of the page, which gives the charts its light and dark themes; tex
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 __all__ = ["Chart", "Line", "draw", "smooth"]
@@ -40,6 +42,9 @@ STYLE = {
 SMOOTHING = 25  # windows that a curve is long: the smoothed line averages 1/25 of the run
 POINTS = 1000  # of a curve that are drawn; keeps the page small after 100,000 updates
 FEW = 40  # points up to which a curve is drawn as it is
+CHARACTER = 5.9  # points that a character of a label takes
+SPIKE = 3.0  # raw values larger than this many times the smoothed ones leave the chart instead of flattening it
+LOW_SHARE = 0.2  # shares that stay below this get an axis of their own
 
 
 class Line(NamedTuple):
@@ -48,23 +53,24 @@ class Line(NamedTuple):
     label: str
     updates: Floats  # [N]
     values: Floats  # [N], may hold NaN and infinities
-    spread: Floats | None = None  # [N] half-width of the band around the smoothed line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
     """What a chart looks like."""
 
-    size: tuple[float, float] = (4.3, 2.45)
+    size: tuple[float, float] = (4.3, 2.15)
     """Inches at 72 points; the page scales it."""
+    span: tuple[float, float] | None = None
+    """First and last update of the horizontal axis, so that charts of one run line up; None takes the lines'."""
     percent: bool = False
-    """Values are shares: the axis runs from 0 to 100 %."""
+    """Values are shares: the axis runs from 0 to 100 %, or less far where all are small."""
     markers: bool = False
     """Few, exact points: no smoothing, a dot and a value for each end."""
     zero: bool = True
     """The axis contains 0, so that heights compare."""
     bound: tuple[str, float] | None = None
-    """A labelled horizontal limit."""
+    """A labelled horizontal limit, drawn where it does not flatten the lines."""
 
 
 def smooth(values: Floats, window: int) -> Floats:
@@ -81,20 +87,22 @@ def smooth(values: Floats, window: int) -> Floats:
 def draw(chart: Chart, lines: Sequence[Line]) -> str:
     """Return the `<svg>` of a chart; lines without a finite value are left out."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=chart.size, layout="constrained")
+        figure = Figure(figsize=chart.size)
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         figure.patch.set_alpha(0)
-        _frame(axes, chart)
+        _frame(axes)
         ends = [_line(axes, chart, line, SERIES[i % len(SERIES)]) for i, line in enumerate(lines)]
-        _limits(axes, chart)
-        _labels(axes, chart, lines, ends)
+        _limits(axes, chart, lines)
+        ticks = _ticks(axes, chart)
+        labels = _labels(axes, chart, lines, ends)
+        _margins(figure, ticks, labels)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return _themed(out.getvalue())
 
 
-def _frame(axes: Axes, chart: Chart) -> None:
+def _frame(axes: Axes) -> None:
     axes.patch.set_alpha(0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
@@ -102,8 +110,8 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.tick_params(length=0, pad=5)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _percent(v) if chart.percent else _short(v)))
-    axes.margins(x=0.01)
+    axes.annotate("update", (1, 0), xycoords="axes fraction", xytext=(14, -5), textcoords="offset points",
+                  va="top", color=MUTED)  # fmt: skip
 
 
 def _line(axes: Axes, chart: Chart, line: Line, colour: str) -> float | None:
@@ -118,54 +126,95 @@ def _line(axes: Axes, chart: Chart, line: Line, colour: str) -> float | None:
     if chart.markers or len(y) <= FEW:
         axes.plot(x, y, color=colour, linewidth=2, marker="o" if chart.markers else None, markersize=5, clip_on=False)
         if chart.markers and len(y) > 1:
-            axes.annotate(_percent(y[0]) if chart.percent else _short(y[0]), (x[0], y[0]), xytext=(8, -10),
+            axes.annotate(_value(chart, y[0]), (x[0], y[0]), xytext=(9, -11),
                           textcoords="offset points", color=colour, weight="bold")  # fmt: skip
         return float(y[-1])
-    window = len(y) // SMOOTHING
-    level = smooth(y, window)
+    level = smooth(y, len(y) // SMOOTHING)
     some = slice(None, None, 1 + len(y) // POINTS)
-    axes.plot(x[some], y[some], color=colour, linewidth=0.6, alpha=0.25)
-    if line.spread is not None:
-        band = smooth(np.nan_to_num(line.spread[finite]), window)
-        lower, upper = (level - band)[some], (level + band)[some]
-        axes.fill_between(x[some], lower, upper, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(x[some], y[some], color=colour, linewidth=0.6, alpha=0.3)
     axes.plot(x[some], level[some], color=colour, linewidth=2, solid_capstyle="round")
     return float(level[-1])
 
 
-def _limits(axes: Axes, chart: Chart) -> None:
-    if chart.percent:
-        axes.set_ylim(0, 1)
+def _limits(axes: Axes, chart: Chart, lines: Sequence[Line]) -> None:
+    low, high = chart.span or (axes.dataLim.x0, axes.dataLim.x1)
+    if np.isfinite([low, high]).all():
+        axes.set_xlim(low, high if high > low else low + 1)
+    bottom, top = axes.dataLim.y0, axes.dataLim.y1
+    if not np.isfinite([bottom, top]).all():
         return
-    if chart.bound is not None:
-        axes.axhline(chart.bound[1], color=BAD, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_ylim(top=max(axes.get_ylim()[1], 1.2 * chart.bound[1]))  # room for its label
-    if chart.zero and axes.dataLim.y0 >= 0:
-        axes.set_ylim(bottom=0)
-    elif chart.zero and axes.dataLim.y1 <= 0:
-        axes.set_ylim(top=0)
+    reach = SPIKE * _reach(lines)
+    bottom, top = max(bottom, -reach), min(top, reach)
+    if chart.zero:
+        bottom, top = min(bottom, 0.0), max(top, 0.0)
+    if chart.percent and top > LOW_SHARE:
+        bottom, top = 0.0, 1.0
+    if chart.bound is not None and (0.05 * top <= chart.bound[1] <= 2 * top if chart.zero else False):
+        top = top if top == 1 else max(top, 1.15 * chart.bound[1])
+        axes.axhline(chart.bound[1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        _name(axes, chart, *chart.bound)
+    room = 0.06 * (top - bottom)
+    if top > bottom:
+        axes.set_ylim(bottom if chart.zero and bottom == 0 else bottom - room, top if top in (0, 1) else top + room)
+    elif chart.zero:
+        axes.set_ylim(0, 1)
 
 
-def _labels(axes: Axes, chart: Chart, lines: Sequence[Line], ends: Sequence[float | None]) -> None:
-    """Write each line's name and last value at its right end, moved apart where they would overlap."""
+def _reach(lines: Sequence[Line]) -> float:
+    """Return the largest size that the smoothed lines reach."""
+    finite = [line.values[np.isfinite(line.values)] for line in lines]
+    return max((float(np.abs(smooth(y, len(y) // SMOOTHING)).max()) for y in finite if len(y)), default=0.0)
+
+
+def _name(axes: Axes, chart: Chart, name: str, level: float) -> None:
+    axes.annotate(f"{name} {_value(chart, level)}", (0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                  textcoords="offset points", ha="right", color=MUTED, fontsize=8.5)  # fmt: skip
+
+
+def _ticks(axes: Axes, chart: Chart) -> list[str]:
+    """Label the heights with as many decimals as their step needs; return the labels."""
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if low - 1e-9 <= tick <= high + 1e-9]
+    unit = 100 if chart.percent else 1
+    step = unit * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
+    decimals = next((d for d in range(6) if math.isclose(step, round(step, d), rel_tol=1e-6)), 6)
+    small = 1e-4 < step and unit * max(map(abs, ticks), default=0) < 10_000
+    words = [f"{unit * tick:,.{decimals}f}" if small else _short(unit * tick) for tick in ticks]
+    words = [f"{word} %" if chart.percent else word for word in words]
+    axes.set_yticks(ticks, words)
+    axes.set_ylim(low, high)
+    return words
+
+
+def _margins(figure: Figure, ticks: Sequence[str], labels: Sequence[str]) -> None:
+    """Leave room for the texts; the same in most charts, so that their axes line up on the page."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    left = max(42.0, 10 + CHARACTER * max(map(len, ticks), default=0))
+    right = max(54.0, 10 + CHARACTER * max(map(len, labels), default=0))
+    figure.subplots_adjust(left=left / width, right=1 - right / width, bottom=22 / height, top=1 - 8 / height)
+
+
+def _labels(axes: Axes, chart: Chart, lines: Sequence[Line], ends: Sequence[float | None]) -> list[str]:
+    """Write each line's name and last value at its right end, moved apart where they would overlap; return them."""
     low, high = axes.get_ylim()
     wanted = sorted((end, i) for i, end in enumerate(ends) if end is not None)
-    gap = 0.1 * (high - low)
+    gap = 0.11 * (high - low)
     heights: list[float] = []
     for end, _ in wanted:
-        heights.append(max(end, heights[-1] + gap) if heights else end)
+        heights.append(max(end, heights[-1] + gap if heights else low + gap / 2))  # above "update"
     overshoot = max(0.0, (heights[-1] if heights else low) - high)
+    texts = []
     for (end, i), height in zip(wanted, heights, strict=True):
-        value = _percent(end) if chart.percent else _short(end)
-        text = f"{lines[i].label} {value}" if len(lines) > 1 else value
+        texts.append(f"{lines[i].label} {_value(chart, end)}" if len(lines) > 1 else _value(chart, end))
         axes.annotate(
-            text, (1.0, height - overshoot), xycoords=("axes fraction", "data"), xytext=(7, 0),
+            texts[-1], (1.0, height - overshoot), xycoords=("axes fraction", "data"), xytext=(7, 0),
             textcoords="offset points", va="center", color=SERIES[i % len(SERIES)], weight="bold",
         )  # fmt: skip
-    if chart.bound is not None and not chart.percent:
-        name, level = chart.bound
-        axes.annotate(f"{name} {_short(level)}", (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                      textcoords="offset points", color=BAD, fontsize=8.5)  # fmt: skip
+    return texts
+
+
+def _value(chart: Chart, value: float) -> str:
+    return _percent(value) if chart.percent else _short(value)
 
 
 def _percent(value: float) -> str:
@@ -183,8 +232,10 @@ def _short(value: float) -> str:
 
 
 def _themed(svg: str) -> str:
-    """Return the bare `<svg>` element with placeholders turned into CSS variables."""
+    """Return the bare `<svg>` element with placeholders turned into CSS variables, and no digits that nobody sees."""
     svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for colour, name in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ from omegaconf import OmegaConf
 
 from buffers.records.metric_names import METRICS, matching
 from buffers.records.metrics import read_metrics
+from buffers.records.query import query
 from configs.errors import DataError
 
 __all__ = ["Floats", "Run", "advisories", "load_run"]
 
 Floats = NDArray[np.float64]
+LOST = """
+SELECT event, reason, count(*) AS count FROM events WHERE event IN ('dropped', 'failed', 'rolled_back')
+GROUP BY event, reason ORDER BY count DESC, event, reason
+"""
 NONFINITE = "lower learner.learning_rate or learner.max_grad_norm, and use model.dtype=float32"
 
 
@@ -33,6 +38,10 @@ class Run:
     """Final numbers; empty while the run goes on."""
     series: Mapping[str, tuple[Floats, Floats]]
     """metric name -> updates [N], values [N]."""
+    reasons: Sequence[tuple[str, str, int]] = ()
+    """(event, reason, count) of the trajectories that were dropped, failed or rolled back, largest first."""
+    started: float | None = None
+    """Unix seconds."""
 
     def get(self, *path: str) -> Any:
         """Return a number or text of the summary, None where it is missing."""
@@ -50,11 +59,13 @@ def load_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name a run folder, for example runs/first-run")
-    config, summary = folder / "config.yaml", folder / "summary.json"
+    config, summary, start = folder / "config.yaml", folder / "summary.json", folder / "run.json"
     settings = OmegaConf.to_container(OmegaConf.load(config)) if config.exists() else {}
     numbers = json.loads(summary.read_text()) if summary.exists() else {}
+    started = json.loads(start.read_text()).get("started") if start.exists() else None
     assert isinstance(settings, dict)
-    return Run(folder.name, {str(k): v for k, v in settings.items()}, numbers, _series(folder))
+    named = {str(key): value for key, value in settings.items()}
+    return Run(folder.name, named, numbers, _series(folder), _reasons(folder), started)
 
 
 def _series(folder: Path) -> dict[str, tuple[Floats, Floats]]:
@@ -63,6 +74,13 @@ def _series(folder: Path) -> dict[str, tuple[Floats, Floats]]:
     rows = read_metrics(folder)
     names, updates, values = (np.asarray(rows[c].to_numpy()) for c in ("name", "update", "value"))
     return {str(n): (updates[names == n].astype(np.float64), values[names == n]) for n in np.unique(names.astype(str))}
+
+
+def _reasons(folder: Path) -> list[tuple[str, str, int]]:
+    if not (folder / "ledger").is_dir() or not (folder / "trajectories").is_dir():
+        return []
+    rows = query(folder, LOST).to_pylist()
+    return [(row["event"], row["reason"], row["count"]) for row in rows]
 
 
 def advisories(run: Run) -> list[str]:

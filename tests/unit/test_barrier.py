@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from stream_scene import Scene
+from stream_scene import Scene, trajectory
 
 from buffers.barrier import GroupBarrier
 from buffers.samples import to_samples
+from buffers.schema import to_table
 from buffers.scores import Sample
 
 
@@ -38,6 +39,16 @@ def test_a_group_passes_when_its_last_member_is_there(scene: Scene):
     released = barrier.add(samples(scene.deliver([units[5], units[1]])))
     assert [s.group for s in released] == ["toy:0:1"] * 3
     assert len(barrier.add(samples(scene.deliver([units[2]])))) == 3
+
+
+def test_a_payload_on_its_way_to_the_disk_is_waited_for(scene: Scene):
+    barrier = GroupBarrier(whole_groups=True, incomplete=scene.buffer.incomplete_groups)
+    units = scene.buffer.lease("w", 3)
+    early = to_table([trajectory(units[0], ((0, 2),))])
+    scene.buffer.accept(early)
+    assert barrier.add(samples(scene.deliver(units[1:]))) == []
+    scene.buffer.generated(early.column("id").to_pylist())
+    assert len(barrier.add(to_samples(early))) == 3
 
 
 def test_a_member_that_is_given_up_lets_its_group_pass(scene: Scene):

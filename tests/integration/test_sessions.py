@@ -1,0 +1,79 @@
+"""Whole runs with every kind of part: networks, programs, samplers, policies, back ends, ranks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launch
+from buffers.records.audit import audit
+from buffers.records.query import query
+
+SMOKE = str(Path(launch.__file__).parent / "configs" / "smoke.yaml")
+
+pytestmark = pytest.mark.integration
+
+
+def play(folder: Path, *words: str) -> dict[str, Any]:
+    """Run the smoke preset, shortened, with changes; check the books and return the summary."""
+    shorter = ["warm_start.updates=0", "updates=3", "eval.tasks=0", "logging.report=false", "logging.view=quiet"]
+    assert launch.main(["run", SMOKE, "name=run", f"runs_folder={folder}", *shorter, *words]) == 0
+    books = audit(folder / "run")
+    assert books.balanced, books.problems
+    summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["policy_version"] == 3
+    return summary
+
+
+LOCAL = "cluster.address=local"
+
+
+def test_group_rewards_see_whole_groups_and_nothing_fails(tmp_path: Path):
+    component = "{target: 'tests.integration.together:ShorterThanSiblings', num_generations: 4}"
+    words = (f"rewards.components.shorter.component={component}", "rollout.max_delay_s=0.05", "rollout.workers=2")
+    summary = play(tmp_path, LOCAL, *words)
+    assert summary["trajectories"]["failed"] == 0
+    values = query(tmp_path / "run", "SELECT DISTINCT value FROM scores WHERE component = 'shorter'").to_pylist()
+    assert values and {row["value"] for row in values} <= {0.0, 0.25, 0.5, 0.75}
+
+
+def test_any_hugging_face_model_trains_on_the_fallback_network(tmp_path: Path):
+    model = "{model_type: gpt2, n_embd: 32, n_layer: 2, n_head: 2, n_positions: 64}"
+    summary = play(tmp_path, LOCAL, f"model.architecture={model}")
+    assert summary["trajectories"]["trained"] == 96
+
+
+def test_two_turns_with_a_calculator_flow_through_the_stream(tmp_path: Path):
+    program = "{target: calculator, calls: 1}"
+    play(tmp_path, LOCAL, f"rollout.program={program}", "rollout.context_length=48", "learner.micro_batch_tokens=1024")
+
+
+def test_replayed_groups_are_trained_again_and_the_books_still_balance(tmp_path: Path):
+    play(tmp_path, LOCAL, "buffer.sampler={target: replay, times: 2, share: 0.5, max_age: 4}")
+    again = query(tmp_path / "run", "SELECT count(*) AS n FROM events WHERE event = 'trained' AND reason = 'replay'")
+    assert again.to_pylist()[0]["n"] > 0
+
+
+@pytest.mark.parametrize("sampler", ["in_order", "prioritised"])
+@pytest.mark.parametrize("policy", ["wait", "drop"])
+def test_samplers_and_staleness_policies_keep_the_bound(tmp_path: Path, sampler: str, policy: str):
+    words = (f"buffer.sampler.target={sampler}", f"buffer.staleness_policy={policy}", "max_staleness=1")
+    summary = play(tmp_path, LOCAL, *words)
+    assert summary["staleness"]["max"] <= 1
+
+
+def test_groups_without_spread_are_filtered_and_refilled(tmp_path: Path):
+    reward = "rewards.components.correct.component={target: length_penalty, target_tokens: 2}"
+    summary = play(tmp_path, LOCAL, "buffer.filters=[{target: zero_variance}]", reward)
+    assert summary["trajectories"]["trained"] == 96 and summary["trajectories"]["dropped"] > 0
+
+
+@pytest.mark.parametrize("backend", ["object_store", "collective"])
+def test_two_ranks_publish_to_two_workers_on_ray(tmp_path: Path, backend: str):
+    summary = play(tmp_path, f"publish.backend={backend}", "learner.ranks=2", "rollout.workers=2")
+    assert summary["publish"]["count"] == 4
+    stamps = query(tmp_path / "run", "SELECT max(version_values[len(version_values)]) AS newest FROM trajectories")
+    assert stamps.to_pylist()[0]["newest"] > 0, "no worker ever generated with published weights"
