@@ -33,5 +33,6 @@ lint: setup
 	@$(BIN)/python -m mypy
 
 bench: setup
-	@echo "measuring weight publication (seconds)"
-	@$(BIN)/python -m tests.bench.publication $(ARGS)
+	@echo "measuring weight publication and the engine (about a minute)"
+	@$(BIN)/python -m tests.bench.publication
+	@$(BIN)/python -m tests.bench.engine_speed

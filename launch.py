@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from actors import control, local_adapter, ray_adapter
-from actors.evaluate import evaluate_folder
 from actors.listener import RunListener
 from actors.member import MemberSpec
 from actors.view import View, make_view
 from buffers.records import commands as records
 from buffers.records.metrics import MetricsWriter
 from buffers.run_folder import RunFolder
+from buffers.transport import free_address
 from configs.catalogue import show_catalogue
 from configs.errors import ConfigError, DataError, RunError
 from configs.load import dump_config, load_config
 from configs.plan import show_plan
 from configs.registry import Deferred, resolve
 from configs.schema import RunConfig
-from learners.checkpoint import find
 from learners.session import Plan, Session
 
 REQUIREMENTS = tuple(f"{package}.requirements:requirements" for package in ("learners", "actors", "rewards", "buffers"))
@@ -110,8 +109,9 @@ def evaluate(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_intermixed_args(words)
     config = load_config([options.run / "config.yaml"], options.overrides)
-    found = find(options.run / "checkpoints", options.version)
-    result = asyncio.run(evaluate_folder(config, found.path, found.version, *evaluation(config)))
+    found = Deferred("learners.checkpoint:find", (options.run / "checkpoints", options.version))()
+    parts = (config, found.path, found.version, *evaluation(config))
+    result = asyncio.run(Deferred("actors.evaluate:evaluate_folder", parts)())
     print(json.dumps(result) if options.json else "  ".join(f"{name} {value:,.4g}" for name, value in result.items()))
     return 0
 
@@ -131,7 +131,7 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     held_out, graph, reward_server = evaluation(config)
     tasks = Deferred("actors.tasks:training_stream", (config.tasks, config.seed))
     examples = Deferred("actors.tasks:warm_start_examples", (config.tasks, config.seed, config.warm_start.examples))
-    address = ray_adapter.free_address() if learner.ranks > 1 else ""
+    address = free_address() if learner.ranks > 1 else ""
 
     def worker_pool(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
         return MemberSpec(

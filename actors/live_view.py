@@ -28,7 +28,6 @@ __all__ = ["LiveView", "sparkline"]
 
 HISTORY = 400  # values kept for each sparkline
 SPARK_WIDTH = 24  # at most; a narrow terminal gets shorter ones
-LABEL_WIDTH, VALUE_WIDTH = 13, 12
 FLAT = 0.05  # changes below this share of the level are drawn flat: noise is not news
 MAX_WIDTH = 100  # columns; wider lines are hard to follow
 MUCH = 0.5  # idle share from which on the bottleneck is coloured
@@ -53,6 +52,10 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low = min(means)
     span = max(max(means) - low, FLAT * max(map(abs, means))) or 1.0
     return "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
+
+
+def _widest(rows: Sequence[tuple[str, str]], column: int, least: int) -> int:
+    return max([least, *(len(row[column]) for row in rows)])
 
 
 class LiveView:
@@ -169,45 +172,44 @@ class LiveView:
         return f"{duration((total - done) * (self._clock() - since) / (done - first))} left"
 
     def _numbers(self) -> Table:
-        """Two columns of label, value and sparkline."""
+        """Two columns of label, value and sparkline; they stay where they are while values change."""
         shown = figures(self._metrics)
         for who in ("learner", "rollout"):
             if f"idle/{who}" in self._metrics:
                 shown[f"{who} idle"] = f"{100 * self._metrics[f'idle/{who}']:.0f} %"
         if self._history["accuracy"]:
             shown = {"accuracy": f"{self._history['accuracy'][-1]:.3f}", **shown}
-        cells = [
-            (
-                Text(label, style="dim"),
-                Text(value, style="bold green" if label == "accuracy" else "bold"),
-                self._spark(label),
-            )
-            for label, value in shown.items()
-        ]
-        table = Table.grid(padding=(0, 1, 0, 0))
-        for width in (LABEL_WIDTH, VALUE_WIDTH, self._spark_width + 1) * 2:
-            table.add_column(width=width, no_wrap=True)
+        cells = list(shown.items())
         half = (len(cells) + 1) // 2
-        for left, right in zip(cells[:half], [*cells[half:], (Text(), Text(), Text())], strict=False):
-            table.add_row(*left, *right)
+        columns = [cells[:half], cells[half:]]
+        widths = [(_widest(column, 0, 9), _widest(column, 1, 7)) for column in columns]
+        # What the texts leave to two sparklines; 4 is the frame, and there are 6 gaps of 2.
+        spark = max(0, min(SPARK_WIDTH, (self._width - 4 - 12 - sum(map(sum, widths))) // 2))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for label, value in widths:
+            for width in (label, value, spark):
+                table.add_column(width=width, no_wrap=True)
+        for pair in itertools.zip_longest(*columns, fillvalue=("", "")):
+            table.add_row(*(text for label, value in pair for text in self._cell(label, value, spark)))
         return table
 
-    def _spark(self, label: str) -> Text:
-        history = self._history[SPARKS.get(label, label)]
-        return Text(sparkline(history, self._spark_width), style="green" if label == "accuracy" else "cyan")
-
-    @property
-    def _spark_width(self) -> int:
-        """Return what is left for each of two sparklines: frame 4, paddings 6, a gap of 1 each."""
-        return max(0, min(SPARK_WIDTH, (self._width - 10) // 2 - LABEL_WIDTH - VALUE_WIDTH - 1))
+    def _cell(self, label: str, value: str, width: int) -> tuple[Text, Text, Text]:
+        accent = "green" if label == "accuracy" else ""
+        bars = sparkline(self._history.get(SPARKS.get(label, label), ()), width)
+        return Text(label, style="dim"), Text(value, style=f"bold {accent}"), Text(bars, style=accent or "cyan")
 
     def _footer(self) -> Table:
-        table = Table.grid(expand=True)
-        table.add_column(style="dim")
-        table.add_column(justify="right", no_wrap=True)
-        pools = "   ".join(f"{name} {count}" for name, count in self._pools.items())
+        pools = Text("   ".join(f"{name} {count}" for name, count in self._pools.items()), style="dim")
         waiting = max(self._metrics.get("idle/learner", 0.0), self._metrics.get("idle/rollout", 0.0))
-        table.add_row(Text(pools), Text(bottleneck(self._metrics), style="yellow" if waiting > MUCH else ""))
+        verdict = Text(bottleneck(self._metrics), style="yellow" if waiting > MUCH else "")
+        table = Table.grid(expand=True)
+        table.add_column()
+        if len(pools) + len(verdict) + 4 > self._width - 4:
+            table.add_row(pools)
+            table.add_row(verdict)
+            return table
+        table.add_column(justify="right", no_wrap=True)
+        table.add_row(pools, verdict)
         return table
 
     def _above(self, text: Text) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import inspect
 import os
-import socket
 from typing import Any
 
 # Ray reads these when it is imported. Local clusters demand the user's token, and whoever joins one by its
@@ -27,7 +26,7 @@ from configs.errors import DataError, DeadlineExceeded, MemberLost, RunError
 from configs.registry import Deferred
 from configs.schema import ClusterConfig
 
-__all__ = ["Member", "RayHandle", "connect", "end", "find", "free_address", "leave", "spawn"]
+__all__ = ["Member", "RayHandle", "connect", "end", "find", "leave", "spawn"]
 
 CLOSE_DEADLINE_S = 30.0
 
@@ -153,10 +152,3 @@ async def end(supervisor: RayHandle) -> None:
 def leave() -> None:
     """Leave Ray; a cluster that `connect` started ends."""
     ray.shutdown()
-
-
-def free_address(host: str = "127.0.0.1") -> str:
-    """Return a free TCP address of this machine, for learner ranks to meet at."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"tcp://{host}:{probe.getsockname()[1]}"

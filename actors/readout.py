@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 __all__ = ["FIGURES", "Recent", "bottleneck", "duration", "figures", "summary_rows"]
@@ -46,7 +47,9 @@ class Recent:
         for name, value in metrics.items():
             if name.startswith(UNSTEADY) and math.isfinite(value):
                 self._last[name].append(value)
-                shown[name] = sum(self._last[name]) / len(self._last[name])
+                # Updates have equal sizes, so the mean rate is the harmonic one.
+                mean = harmonic_mean if name.startswith("perf/") else fmean
+                shown[name] = mean(self._last[name])
         return shown
 
 

@@ -29,9 +29,9 @@ WIDTHS = {label: len(form.format(9.9)) for label, (_, form) in FIGURES.items()} 
     "length": 5,
     "staleness": 11,
     "samples/s": 6,
-    "tokens/s": 7,
 }
 """label -> columns of its value in a plain view, so that the lines of a log stand in columns."""
+UNSAID = "tokens/s"  # in a plain view: its lines are long enough
 
 
 class View(Protocol):
@@ -115,7 +115,8 @@ class PlainView:
         fields = [f"{update:>{len(str(total))}}/{total}"]
         if self._accuracy is not None:
             fields.append(f"accuracy {self._accuracy:.3f}")
-        fields += [f"{label} {value:>{WIDTHS[label]}}" for label, value in figures(shown).items()]
+        told = (item for item in figures(shown).items() if item[0] != UNSAID)
+        fields += [f"{label} {value:>{WIDTHS[label]}}" for label, value in told]
         fields += filter(None, [bottleneck(shown)])
         if update > self._first[0] and update < total:
             fields.append(f"{duration((total - update) * (now - self._first[1]) / (update - self._first[0]))} left")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from configs.errors import DeadlineExceeded, MemberLost
 
-__all__ = ["Handle", "HandleSet", "LocalHandle"]
+__all__ = ["Handle", "HandleSet", "LocalHandle", "free_address"]
 
 
 class Handle(Protocol):
@@ -125,3 +126,10 @@ class HandleSet:
         self._changed.set()
         for listener in self._listeners:
             listener()
+
+
+def free_address(host: str = "127.0.0.1") -> str:
+    """Return a TCP address of this machine where nobody listens, for ranks to meet at."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return f"tcp://{host}:{probe.getsockname()[1]}"

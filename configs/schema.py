@@ -21,6 +21,7 @@ __all__ = [
     "LoggingConfig",
     "ModelConfig",
     "PublishConfig",
+    "RewardComponentConfig",
     "RewardsConfig",
     "RolloutConfig",
     "RunConfig",

@@ -9,7 +9,6 @@ torch keeps its thread count per calling thread, so it is set there.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,16 +27,9 @@ from learners.models.tokenizer import load_tokenizer
 from learners.policy_learner import PolicyLearner
 from learners.warm_start import supervised_items, warm_start
 
-__all__ = ["LearnerRank", "free_address"]
+__all__ = ["LearnerRank"]
 
 T = TypeVar("T")
-
-
-def free_address(host: str = "127.0.0.1") -> str:
-    """Return a TCP address of this machine for `address`; call it where rank 0 runs."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"tcp://{host}:{probe.getsockname()[1]}"
 
 
 class LearnerRank:
@@ -58,7 +50,7 @@ class LearnerRank:
 
         Args:
           folder: Hugging Face folder with weights and tokenizer.
-          address: where `config.ranks` > 1 ranks meet, see `free_address`.
+          address: where `config.ranks` > 1 ranks meet, see `buffers.transport.free_address`.
           total_updates: updates of the whole run.
 
         Raises:

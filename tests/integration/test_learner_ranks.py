@@ -15,9 +15,10 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "unit"))
 from learner_tables import MODEL, model_folder, random_table
 
+from buffers.transport import free_address
 from configs.errors import MemberLost
 from configs.schema import LearnerConfig, WarmStartConfig
-from learners.rank import LearnerRank, free_address
+from learners.rank import LearnerRank
 
 pytestmark = pytest.mark.integration
 CONFIG = LearnerConfig(beta=0.1, minibatches=2, learning_rate=1e-3, update_deadline_s=60)

@@ -71,6 +71,26 @@ def test_groups_without_spread_are_filtered_and_refilled(tmp_path: Path):
     assert summary["trajectories"]["trained"] == 96 and summary["trajectories"]["dropped"] > 0
 
 
+def test_weights_that_explode_stop_the_run_with_balanced_books(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    reward = "rewards.components.correct.component={target: length_penalty, target_tokens: 2}"
+    explode = ("learner.learning_rate=1e30", "learner.max_nonfinite_updates=2", "updates=50")
+    words = [SMOKE, "name=run", f"runs_folder={tmp_path}", "warm_start.updates=0", "eval.tasks=0", LOCAL, reward]
+    assert launch.main(["run", *words, *explode]) == 1
+    assert "gradients were not finite in 2 updates in a row" in capsys.readouterr().err
+    assert audit(tmp_path / "run").balanced
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_checkpoint_is_evaluated_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    play(tmp_path, LOCAL, "eval.tasks=20", "eval.every=0")
+    capsys.readouterr()
+    assert launch.main(["eval", str(tmp_path / "run"), "--version", "3", "eval.tasks=30", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["version"], result["tasks"], result["failed"]) == (3, 30, 0)
+    assert launch.main(["eval", str(tmp_path / "run"), "--version", "2"]) == 2
+    assert "versions there: 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("backend", ["object_store", "collective"])
 def test_two_ranks_publish_to_two_workers_on_ray(tmp_path: Path, backend: str):
     summary = play(tmp_path, f"publish.backend={backend}", "learner.ranks=2", "rollout.workers=2")
