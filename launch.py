@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from buffers.transport import free_address
 from configs.catalogue import show_catalogue
 from configs.errors import ConfigError, DataError, RunError
 from configs.load import dump_config, load_config
+from configs.parts import Parts
 from configs.plan import show_plan
 from configs.registry import Deferred, resolve
 from configs.schema import RunConfig
@@ -40,8 +42,12 @@ DEFAULT_PRESET = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted twice."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    own = {"run": run, "check": check, "list": list_components, "eval": evaluate}
-    verbs: dict[str, Callable[[list[str]], int]] = {**own, **control.COMMANDS, **records.COMMANDS}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "run": run, "check": check, "list": list_components,
+        "eval": partial(offline, "actors.evaluate_command:evaluate"),
+        "replay": partial(offline, "learners.replay:replay"),
+        **control.COMMANDS, **records.COMMANDS,
+    }  # fmt: skip
     verb = words.pop(0) if words and words[0] in verbs else "run"
     try:
         return verbs[verb](words)
@@ -100,37 +106,31 @@ def list_components(words: list[str]) -> int:
     return show_catalogue([word for word in words if word != "--json"], as_json="--json" in words)
 
 
-def evaluate(words: list[str]) -> int:
-    """Measure a checkpoint on held-out tasks: `launch.py eval RUN [--version N] [key=value ...] [--json]`."""
-    parser = argparse.ArgumentParser(prog="launch.py eval", description=evaluate.__doc__)
-    parser.add_argument("run", type=Path, help="run folder, runs/<name>")
-    parser.add_argument("--version", type=int, help="the newest checkpoint's when left out")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example eval.temperature=1.0")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_intermixed_args(words)
-    config = load_config([options.run / "config.yaml"], options.overrides)
-    found = Deferred("learners.checkpoint:find", (options.run / "checkpoints", options.version))()
-    parts = (config, found.path, found.version, *evaluation(config))
-    result = asyncio.run(Deferred("actors.evaluate:evaluate_folder", parts)())
-    print(json.dumps(result) if options.json else "  ".join(f"{name} {value:,.4g}" for name, value in result.items()))
-    return 0
+def offline(target: str, words: list[str]) -> int:
+    """Run a command of another package on a run folder, without a cluster."""
+    code: int = Deferred(target, (words, make_parts))()
+    return code
 
 
-def evaluation(config: RunConfig) -> tuple[Deferred, Deferred, Callable[[str], Deferred]]:
-    """Return what makes the held-out tasks, the reward graph, and a reward server by its component's name."""
-    held_out = Deferred("actors.tasks:held_out_tasks", (config.tasks, config.seed, config.eval.tasks))
-    sections = config.rewards.components
-    graph = Deferred("rewards:build", (config.rewards,))
-    return held_out, graph, lambda name: Deferred("rewards.member:build", (sections[name], name, config.seed))
+def make_parts(config: RunConfig) -> Parts:
+    """Say how the parts of a configuration are made."""
+    tasks, seed, sections = config.tasks, config.seed, config.rewards.components
+    return Parts(
+        tasks=Deferred("actors.tasks:training_stream", (tasks, seed)),
+        held_out=Deferred("actors.tasks:held_out_tasks", (tasks, seed, config.eval.tasks)),
+        examples=Deferred("actors.tasks:warm_start_examples", (tasks, seed, config.warm_start.examples)),
+        graph=Deferred("rewards:build", (config.rewards,)),
+        combine=Deferred("rewards:build_combine", (config.rewards,)),
+        reward_server=lambda name: Deferred("rewards.member:build", (sections[name], name, seed)),
+        checkpoint=Deferred("learners.checkpoint:find", ()),
+    )
 
 
 def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     """Say how every pool of a run is made; nothing is imported or started for it here."""
     path, rollout, learner = folder.path.resolve(), config.rollout, config.learner
     model = Path(config.model.path).resolve() if config.model.path else path / "model"
-    held_out, graph, reward_server = evaluation(config)
-    tasks = Deferred("actors.tasks:training_stream", (config.tasks, config.seed))
-    examples = Deferred("actors.tasks:warm_start_examples", (config.tasks, config.seed, config.warm_start.examples))
+    parts = make_parts(config)
     address = free_address() if learner.ranks > 1 else ""
 
     def worker_pool(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
@@ -141,21 +141,21 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
         ), rollout.workers  # fmt: skip
 
     def buffer_pool(version: int) -> MemberSpec:
-        arguments = (config, path, folder.epoch, version, tasks, graph)
+        arguments = (config, path, folder.epoch, version, parts.tasks, parts.graph)
         return MemberSpec(pool="buffer", factory=Deferred("buffers.host:build", arguments))
 
     def reward_pool(name: str) -> tuple[MemberSpec, int]:
         section = config.rewards.components[name]
         return MemberSpec(
-            pool=f"reward.{name}", factory=reward_server(name),
+            pool=f"reward.{name}", factory=parts.reward_server(name),
             num_cpus=section.num_cpus, max_restarts=section.max_restarts, attached_to=("buffer", "evaluator"),
         ), section.replicas  # fmt: skip
 
     rank = MemberSpec(
-        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, examples)),
+        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples)),
         indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus,
     )  # fmt: skip
-    evaluator = Deferred("actors.evaluate:build", (config, model, held_out, graph))
+    evaluator = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
     return Plan(
         learners=(rank, learner.ranks),
         buffer=buffer_pool,

@@ -7,7 +7,7 @@ never wait. Verdicts come from the same reward servers as the stream's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from buffers.samples import to_samples
 from buffers.schema import to_table
 from buffers.scores import Sample
 from buffers.trajectory import Task, Unit
-from buffers.transport import Handle, HandleSet, LocalHandle
+from buffers.transport import Handle, HandleSet
 from configs.errors import DeadlineExceeded
 from configs.schema import RunConfig
 from learners.models.weights import Layout
 
-__all__ = ["Evaluator", "build", "evaluate_folder"]
+__all__ = ["Evaluator", "build"]
 
 
 class Verdict(Protocol):
@@ -100,24 +100,6 @@ class Evaluator:
 
     async def close(self) -> None:
         await self._rollouts.close()
-
-
-async def evaluate_folder(
-    config: RunConfig,
-    model_folder: Path,
-    version: int,
-    make_tasks: Callable[[], Sequence[Task]],
-    make_scorer: Callable[[dict[str, HandleSet]], Scorer],
-    make_server: Callable[[str], Callable[[], Awaitable[object]]],
-) -> dict[str, float]:
-    """Evaluate the weights of a model folder in this process, without a cluster; see `Evaluator.evaluate`."""
-    evaluator = build(config, model_folder, make_tasks, make_scorer)
-    try:
-        for name in config.rewards.components:
-            evaluator.attach(f"reward.{name}", LocalHandle(name, await make_server(name)()))
-        return await evaluator.measure(version)
-    finally:
-        await evaluator.close()
 
 
 def build(

@@ -27,7 +27,7 @@ from actors.readout import FIGURES, Recent, bottleneck, duration, figures, summa
 __all__ = ["LiveView", "sparkline"]
 
 HISTORY = 400  # values kept for each sparkline
-SPARK_WIDTH = 24  # at most; a narrow terminal gets shorter ones
+SPARK_WIDTH, LEAST_SPARK = 24, 6  # columns; a narrow terminal gets shorter ones, or none
 FLAT = 0.05  # changes below this share of the level are drawn flat: noise is not news
 MAX_WIDTH = 100  # columns; wider lines are hard to follow
 MUCH = 0.5  # idle share from which on the bottleneck is coloured
@@ -184,19 +184,23 @@ class LiveView:
         columns = [cells[:half], cells[half:]]
         widths = [(_widest(column, 0, 9), _widest(column, 1, 7)) for column in columns]
         # What the texts leave to two sparklines; 4 is the frame, and there are 6 gaps of 2.
-        spark = max(0, min(SPARK_WIDTH, (self._width - 4 - 12 - sum(map(sum, widths))) // 2))
+        spark = min(SPARK_WIDTH, (self._width - 4 - 12 - sum(map(sum, widths))) // 2)
+        spark = spark if spark >= LEAST_SPARK else 0
         table = Table.grid(padding=(0, 2, 0, 0))
         for label, value in widths:
-            for width in (label, value, spark):
+            for width in filter(None, (label, value, spark)):
                 table.add_column(width=width, no_wrap=True)
         for pair in itertools.zip_longest(*columns, fillvalue=("", "")):
             table.add_row(*(text for label, value in pair for text in self._cell(label, value, spark)))
         return table
 
-    def _cell(self, label: str, value: str, width: int) -> tuple[Text, Text, Text]:
+    def _cell(self, label: str, value: str, width: int) -> list[Text]:
         accent = "green" if label == "accuracy" else ""
-        bars = sparkline(self._history.get(SPARKS.get(label, label), ()), width)
-        return Text(label, style="dim"), Text(value, style=f"bold {accent}"), Text(bars, style=accent or "cyan")
+        texts = [Text(label, style="dim"), Text(value, style=f"bold {accent}")]
+        if width:
+            bars = sparkline(self._history.get(SPARKS.get(label, label), ()), width)
+            texts.append(Text(bars, style=accent or "cyan"))
+        return texts
 
     def _footer(self) -> Table:
         pools = Text("   ".join(f"{name} {count}" for name, count in self._pools.items()), style="dim")

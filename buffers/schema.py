@@ -16,7 +16,7 @@ from buffers.tables import EVENTS, PAIRS, SCORES, TRAJECTORY, VERSIONS, upgrade
 from buffers.trajectory import Sampling, Source, Span, Status, Trajectory
 from configs.errors import DataError
 
-__all__ = ["EVENTS", "PAIRS", "SCORES", "TRAJECTORY", "VERSIONS", "from_table", "to_table", "upgrade"]
+__all__ = ["EVENTS", "PAIRS", "SCORES", "TRAJECTORY", "VERSIONS", "from_table", "to_table", "upgrade", "with_rewards"]
 
 PLAIN = (
     *("attempt", "node", "prompt", "completion", "answer", "finish_reason", "model", "role", "user"),
@@ -86,6 +86,12 @@ def _trajectory(row: dict[str, Any], arrays: dict[str, Any]) -> Trajectory:
         **arrays,
         **{n: row[n] for n in PLAIN},
     )
+
+
+def with_rewards(table: pa.Table, rewards: Sequence[float | None]) -> pa.Table:
+    """Return trajectories as the learner reads them: with the columns `reward` (null: invalid) and `reward_valid`."""
+    table = table.append_column("reward", pa.array(rewards, pa.float64()))
+    return table.append_column("reward_valid", pa.array([reward is not None for reward in rewards], pa.bool_()))
 
 
 def _values(trajectories: Sequence[Trajectory], get: attrgetter[Any]) -> list[Any]:

@@ -23,12 +23,16 @@ from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.payloads import PayloadStore
 from buffers.samplers import BufferView, Sampler
+from buffers.schema import with_rewards
 from buffers.scores import Score
 from buffers.staleness import age, can_wait
 from buffers.trajectory import Task, Unit
+from configs.errors import RunError
 from configs.schema import BatchConfig, BufferConfig
 
 __all__ = ["Batch", "StreamBuffer", "TaskCursor", "Verdict"]
+
+FAILURE_CHARACTERS = 400
 
 
 class TaskCursor(Protocol):
@@ -101,6 +105,9 @@ class StreamBuffer:
         self._unscored: dict[str, tuple[Member, Row]] = {}
         self._completions = 0
         self._trained_groups = trained_groups
+        self._futile_groups: int | None = 0
+        """Groups that failed wholly; None from the first group with a reward on."""
+        self._last_failure = ""
         self._fresh_later = batch.prompts_per_update - sampler.most(batch.prompts_per_update)
 
     # -- admission and leases -------------------------------------------------------------------
@@ -111,7 +118,7 @@ class StreamBuffer:
 
     def lease(self, worker: str, count: int) -> list[Unit]:
         """Hand out up to `count` slots, admitting whole groups while the formula allows."""
-        if self.draining:
+        if self.draining or self._is_futile():
             return []
         while len(self._pending) < count and self._may_admit():
             self._open(self._tasks.cursor, self._tasks.next_group(), {})
@@ -202,6 +209,7 @@ class StreamBuffer:
             events.append(Event(EventKind.SCORED, member.slot, member.attempt, row.node))
             if row.reward is None:
                 self._count("invalid_score")
+                self._last_failure = verdict.detail
                 events.append(Event(EventKind.FAILED, member.slot, member.attempt, row.node, reason=verdict.detail))
         self._ledger.record(events)
         self._settle(members)
@@ -245,7 +253,17 @@ class StreamBuffer:
     # -- batches --------------------------------------------------------------------------------
 
     def compose(self) -> Batch | None:
-        """Choose the batch to be consumed at the present version, or None while it must wait."""
+        """Choose the batch to be consumed at the present version, or None while it must wait.
+
+        Raises:
+          RunError: every group failed since the start; the message says why the last one did.
+        """
+        if self._is_futile():
+            raise RunError(
+                f"the first {self._futile_groups} groups have failed, and no sample has a reward "
+                f"(buffer.max_failed_groups is {self._config.max_failed_groups}); correct the cause and start again: "
+                f"{self._shown_failure()}"
+            )
         if self._config.staleness_policy == "drop":
             self._drop_stale()
         view = self._view()
@@ -265,9 +283,7 @@ class StreamBuffer:
 
     def table(self, batch: Batch) -> pa.Table:
         """Return the batch as the learner reads it: trajectory columns, `reward`, `reward_valid`."""
-        table = self.payloads.gather(batch.rows)
-        table = table.append_column("reward", pa.array([row.reward for row in batch.rows], pa.float64()))
-        return table.append_column("reward_valid", pa.array([row.reward is not None for row in batch.rows], pa.bool_()))
+        return with_rewards(self.payloads.gather(batch.rows), [row.reward for row in batch.rows])
 
     def batched(self, batch: Batch) -> None:
         """The learner took the batch."""
@@ -316,6 +332,7 @@ class StreamBuffer:
         return (
             f"version {self.version}: {ready} of {self._batch.prompts_per_update} groups complete; "
             f"{len(missing)} samples missing, first {', '.join(missing[:3]) or 'none'}"
+            + (f"; the last one that failed: {self._shown_failure()}" if self._last_failure else "")
         )
 
     # -- inside ---------------------------------------------------------------------------------
@@ -366,6 +383,7 @@ class StreamBuffer:
             self._pending.remove(member)
         self._discard(member)
         self._count("failed")
+        self._last_failure = reason
         self._ledger.record([Event(EventKind.FAILED, member.slot, member.attempt, reason=reason)])
         member.state = MemberState.DONE
 
@@ -387,8 +405,11 @@ class StreamBuffer:
         self._completions += 1
         rewards = [row.reward for row in group.valid_rows if row.reward is not None]
         if not rewards:
+            if self._futile_groups is not None:
+                self._futile_groups += 1
             self._drop(group, "no valid member")
             return
+        self._futile_groups = None
         for rule in self._filters:
             reason = rule.reason(rewards)
             if reason is not None:
@@ -440,6 +461,13 @@ class StreamBuffer:
             )
             for row in batch.rows
         ]
+
+    def _is_futile(self) -> bool:
+        """Return whether so many groups failed before any reward that the cause is the input, not an outage."""
+        return self._futile_groups is not None and self._futile_groups >= self._config.max_failed_groups
+
+    def _shown_failure(self) -> str:
+        return " ".join(self._last_failure.split())[:FAILURE_CHARACTERS]
 
     def _member(self, slot: Slot) -> Member | None:
         group = self._groups.get(slot.group)

@@ -66,7 +66,7 @@ class ModelConfig:
             "model.path",
             self.path,
             "be set exactly when model.architecture is not",
-            "give a folder, or the sizes of a tiny model",
+            "set model.architecture={} beside a folder, or leave the folder out",
         )
 
 
@@ -215,6 +215,8 @@ class BufferConfig:
     """Members still missing this long after a group's first token are failed."""
     max_attempts: int = 5
     """Tries at one slot before it is failed."""
+    max_failed_groups: int = 64
+    """Groups that may fail, all since the start, before any sample has a reward; then the run stops and says why."""
     max_bytes: int = 1 << 30
     """Payload bytes held before admission pauses."""
     segment_bytes: int = 16 << 20
@@ -227,6 +229,13 @@ class BufferConfig:
         one_of("buffer.staleness_policy", self.staleness_policy, ("wait", "drop"))
         require(self.group_deadline_s > 0, "buffer.group_deadline_s", self.group_deadline_s, "be > 0", "300 is usual")
         require(self.max_attempts >= 1, "buffer.max_attempts", self.max_attempts, "be >= 1", "5 is usual")
+        require(
+            self.max_failed_groups >= 1,
+            "buffer.max_failed_groups",
+            self.max_failed_groups,
+            "be >= 1",
+            "64 tells a broken input from a few bad tasks",
+        )
 
 
 @dataclass(kw_only=True)
@@ -380,7 +389,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         one_of("mode", self.mode, ("async", "sync"))
-        require(bool(self.name) and "/" not in self.name, "name", self.name, "be a folder name", "try name=first-run")
+        is_folder_name = self.name not in ("", ".", "..") and "/" not in self.name
+        require(is_folder_name, "name", self.name, "be a folder name", "try name=first-run")
         require(self.max_staleness >= 0, "max_staleness", self.max_staleness, "be >= 0", "0 is on-policy, 2 is usual")
         require(
             self.mode == "async" or self.max_staleness == 0,

@@ -23,6 +23,7 @@ from configs.schema import RunConfig
 from learners.checkpoint import newest
 from learners.models.load import create_model_folder
 from learners.models.weights import Layout, Receiver
+from learners.numeric_identity import record_identity
 from learners.policy_learner import PolicyLearner
 from learners.publish import Publisher, PublishStats, World
 from learners.publish import build as build_publisher
@@ -161,6 +162,7 @@ async def build(
     layout = await learner.apply(lambda policy: Layout.of(policy.weights()))
     publisher = None
     if rank == 0:
+        record_identity(run_folder, epoch, config.model.device)
         name = f"headrace-{config.name}-{run_folder.stat().st_ino}"
         world = World(receivers=config.rollout.workers)
         publisher = build_publisher(config.publish, name=name, layout=layout, epoch=epoch, world=world)

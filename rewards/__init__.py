@@ -33,7 +33,7 @@ from rewards.combine import Combine
 from rewards.graph import RewardGraph, RewardPart
 from rewards.server import RewardServer, verdict_deadline_s
 
-__all__ = ["COMBINES", "REWARDS", "build", "build_server", "describe"]
+__all__ = ["COMBINES", "REWARDS", "build", "build_combine", "build_server", "describe"]
 
 REWARDS = {
     "exact_match": "rewards.verifiers.exact_match:ExactMatch",
@@ -59,12 +59,16 @@ def build(section: RewardsConfig, pools: Mapping[str, HandleSet]) -> RewardGraph
     if not section.components:
         raise ConfigError("rewards.components is empty; it must name a reward; see `launch.py list rewards`")
     parts = {name: _part(name, part, pools[name]) for name, part in section.components.items()}
-    weights = {name: part.weight for name, part in section.components.items()}
-    combine = cast(Combine, construct(COMBINES, section.combine, "rewards.combine", weights=weights))
     try:
-        return RewardGraph(parts, combine)
+        return RewardGraph(parts, build_combine(section))
     except ValueError as error:
         raise ConfigError(f"rewards.components: {error}") from error
+
+
+def build_combine(section: RewardsConfig) -> Combine:
+    """Return what turns the scores of all components into one verdict; pure, so it can be applied again."""
+    weights = {name: part.weight for name, part in section.components.items()}
+    return cast(Combine, construct(COMBINES, section.combine, "rewards.combine", weights=weights))
 
 
 def build_server(section: RewardComponentConfig, *, name: str, rng: random.Random, **dependencies: Any) -> RewardServer:

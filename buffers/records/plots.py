@@ -44,6 +44,8 @@ POINTS = 1000  # of a curve that are drawn; keeps the page small after 100,000 u
 FEW = 40  # points up to which a curve is drawn as it is
 CHARACTER = 5.9  # points that a character of a label takes
 SPIKE = 3.0  # raw values larger than this many times the smoothed ones leave the chart instead of flattening it
+RESOLUTION = 1e-3  # of its level, that an axis without 0 shows at least: rounding errors are no news
+END = 4  # the share of a line, one in so many, that is under a text at an end of its chart
 LOW_SHARE = 0.2  # shares that stay below this get an axis of their own
 
 
@@ -126,7 +128,7 @@ def _line(axes: Axes, chart: Chart, line: Line, colour: str) -> float | None:
     if chart.markers or len(y) <= FEW:
         axes.plot(x, y, color=colour, linewidth=2, marker="o" if chart.markers else None, markersize=5, clip_on=False)
         if chart.markers and len(y) > 1:
-            axes.annotate(_value(chart, y[0]), (x[0], y[0]), xytext=(9, -11),
+            axes.annotate(_value(chart, y[0]), (x[0], y[0]), xytext=(9, -11 if y[1] > y[0] else 6),
                           textcoords="offset points", color=colour, weight="bold")  # fmt: skip
         return float(y[-1])
     level = smooth(y, len(y) // SMOOTHING)
@@ -147,12 +149,15 @@ def _limits(axes: Axes, chart: Chart, lines: Sequence[Line]) -> None:
     bottom, top = max(bottom, -reach), min(top, reach)
     if chart.zero:
         bottom, top = min(bottom, 0.0), max(top, 0.0)
-    if chart.percent and top > LOW_SHARE:
+    if chart.percent and (chart.markers or top > LOW_SHARE):
         bottom, top = 0.0, 1.0
     if chart.bound is not None and (0.05 * top <= chart.bound[1] <= 2 * top if chart.zero else False):
         top = top if top == 1 else max(top, 1.15 * chart.bound[1])
         axes.axhline(chart.bound[1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        _name(axes, chart, *chart.bound)
+        _name(axes, chart, chart.bound, lines)
+    if not chart.zero:
+        least = max(0.0, RESOLUTION * max(abs(bottom), abs(top)) - (top - bottom)) / 2
+        bottom, top = bottom - least, top + least
     room = 0.06 * (top - bottom)
     if top > bottom:
         axes.set_ylim(bottom if chart.zero and bottom == 0 else bottom - room, top if top in (0, 1) else top + room)
@@ -166,9 +171,15 @@ def _reach(lines: Sequence[Line]) -> float:
     return max((float(np.abs(smooth(y, len(y) // SMOOTHING)).max()) for y in finite if len(y)), default=0.0)
 
 
-def _name(axes: Axes, chart: Chart, name: str, level: float) -> None:
-    axes.annotate(f"{name} {_value(chart, level)}", (0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                  textcoords="offset points", ha="right", color=MUTED, fontsize=8.5)  # fmt: skip
+def _name(axes: Axes, chart: Chart, bound: tuple[str, float], lines: Sequence[Line]) -> None:
+    """Write what the limit is at the end of the chart where the lines are farther from it."""
+    name, level = bound
+    finite = [line.values[np.isfinite(line.values)] for line in lines]
+    left = min(np.abs(y[: 1 + len(y) // END].mean() - level) for y in finite if len(y))
+    right = min(np.abs(y[-1 - len(y) // END :].mean() - level) for y in finite if len(y))
+    place, side = (0.99, "right") if right >= left else (0.01, "left")
+    axes.annotate(f"{name} {_value(chart, level)}", (place, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                  textcoords="offset points", ha=side, color=MUTED, fontsize=8.5)  # fmt: skip
 
 
 def _ticks(axes: Axes, chart: Chart) -> list[str]:
@@ -178,7 +189,7 @@ def _ticks(axes: Axes, chart: Chart) -> list[str]:
     unit = 100 if chart.percent else 1
     step = unit * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
     decimals = next((d for d in range(6) if math.isclose(step, round(step, d), rel_tol=1e-6)), 6)
-    small = 1e-4 < step and unit * max(map(abs, ticks), default=0) < 10_000
+    small = step > 1e-4 and unit * max(map(abs, ticks), default=0) < 100_000
     words = [f"{unit * tick:,.{decimals}f}" if small else _short(unit * tick) for tick in ticks]
     words = [f"{word} %" if chart.percent else word for word in words]
     axes.set_yticks(ticks, words)
@@ -233,7 +244,7 @@ def _short(value: float) -> str:
 
 def _themed(svg: str) -> str:
     """Return the bare `<svg>` element with placeholders turned into CSS variables, and no digits that nobody sees."""
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for colour, name in VARIABLES.items():

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from buffers.records.report_curves import constants, curves, leftovers
-from buffers.records.report_data import Run, advisories, load_run
+from buffers.records.report_data import Run, advisories, load_run, yaml_blocks
 from buffers.records.report_head import headline, outcomes, subtitle
 from buffers.records.report_page import cards, code_blocks, page, section, table, tiles
 
 __all__ = ["write_report"]
 
-EXAMPLE = ("prompt", "completion", "answer", "version", "reward")
+TEXTS = ("prompt", "completion", "answer")
+EXAMPLE = (*TEXTS, "version", "reward")
 
 
 def write_report(run_folder: Path, samples: Sequence[Mapping[str, Any]] = ()) -> Path:
@@ -44,7 +43,7 @@ def write_report(run_folder: Path, samples: Sequence[Mapping[str, Any]] = ()) ->
         *(section(heading, cards(found)) for heading, found in curves(run).items()),
         _examples(samples),
         _rest(run),
-        section("Configuration", code_blocks(_settings(run)), folded=True),
+        section("Configuration", code_blocks(yaml_blocks(run.config)), folded=True),
     ]
     path = run_folder / "report.html"
     temporary = path.with_suffix(".tmp")
@@ -69,7 +68,8 @@ def _examples(samples: Sequence[Mapping[str, Any]]) -> str:
     for kind in kinds:
         rows = [sample for sample in samples if sample.get("kind", "Examples") == kind]
         heads = [key for key in EXAMPLE if any(key in row for row in rows)]
-        parts.append(section(kind, table(heads, [[_cell(row, key) for key in heads] for row in rows], code=(0, 1, 2))))
+        code = [i for i, key in enumerate(heads) if key in TEXTS]
+        parts.append(section(kind, table(heads, [[_cell(row, key) for key in heads] for row in rows], code)))
     return f'<div class="examples">{"".join(parts)}</div>' if parts else ""
 
 
@@ -81,16 +81,9 @@ def _cell(sample: Mapping[str, Any], key: str) -> str:
     return f"{scored} ({sample['parts']})" if sample.get("parts") else scored
 
 
-def _settings(run: Run) -> list[str]:
-    """Return the configuration as YAML: one block of plain values, then one for each section."""
-    plain = {key: value for key, value in run.config.items() if not isinstance(value, Mapping)}
-    blocks = [plain, *({key: value} for key, value in run.config.items() if isinstance(value, Mapping))]
-    return [OmegaConf.to_yaml(OmegaConf.create(block)) for block in blocks if block]
-
-
 def _footer(run: Run) -> str:
     updates = int(max((updates.max() for updates, _ in run.series.values()), default=0))
     return (
         f"{len(run.series)} metrics over {updates:,} updates. Strong lines are moving averages over 1/25 of the run; "
-        "numbers at their ends are the last averages."
+        "numbers at their ends are the last averages. Spikes beyond three times the averages leave their frame."
     )

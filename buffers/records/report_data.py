@@ -17,7 +17,7 @@ from buffers.records.metrics import read_metrics
 from buffers.records.query import query
 from configs.errors import DataError
 
-__all__ = ["Floats", "Run", "advisories", "load_run"]
+__all__ = ["Floats", "Run", "advisories", "load_run", "yaml_blocks"]
 
 Floats = NDArray[np.float64]
 LOST = """
@@ -76,8 +76,15 @@ def _series(folder: Path) -> dict[str, tuple[Floats, Floats]]:
     return {str(n): (updates[names == n].astype(np.float64), values[names == n]) for n in np.unique(names.astype(str))}
 
 
+def yaml_blocks(config: Mapping[str, Any]) -> list[str]:
+    """Return a configuration as YAML: one block of plain values, then one for each section."""
+    plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+    blocks = [plain, *({key: value} for key, value in config.items() if isinstance(value, Mapping))]
+    return [OmegaConf.to_yaml(OmegaConf.create(block)) for block in blocks if block]
+
+
 def _reasons(folder: Path) -> list[tuple[str, str, int]]:
-    if not (folder / "ledger").is_dir() or not (folder / "trajectories").is_dir():
+    if not all((folder / part).is_dir() for part in ("ledger", "trajectories", "metrics")):
         return []
     rows = query(folder, LOST).to_pylist()
     return [(row["event"], row["reason"], row["count"]) for row in rows]

@@ -34,7 +34,9 @@ header p { flex-basis: 100%; margin: 0; color: var(--muted); overflow-wrap: anyw
   font-variant-numeric: tabular-nums; white-space: nowrap; } .tile.lead b { color: var(--s0); }
 .tile span { display: block; color: var(--muted); font-size: 12.5px; }
 .shares { margin-top: 12px; padding: 14px 16px; font-size: 13px; }
-.shares p { margin: 0 0 8px; color: var(--muted); } .shares { font-variant-numeric: tabular-nums; } .shares ul { margin: 8px 0 0; padding: 8px 0 0; list-style: none;
+.shares p { margin: 0 0 8px; color: var(--muted); }
+.shares { font-variant-numeric: tabular-nums; }
+.shares ul { margin: 8px 0 0; padding: 8px 0 0; list-style: none;
   border-top: 1px solid var(--grid); display: grid; grid-template-columns: max-content 1fr; gap: 2px 10px; }
 .shares li { display: contents; } .shares li b { text-align: right; font-weight: 500; }
 .shares em { color: var(--muted); font-style: normal; }
@@ -58,7 +60,8 @@ code { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans M
 .examples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 0 14px; }
 .blocks { padding: 6px 18px; columns: 300px; column-gap: 32px; }
 .blocks pre { margin: 0; padding: 7px 0; break-inside: avoid; white-space: pre-wrap; overflow-wrap: anywhere; }
-.frame { overflow-x: auto; } .cards + .frame { margin-top: 14px; } table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
+.frame { overflow-x: auto; } .cards + .frame { margin-top: 14px; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th { text-align: left; color: var(--muted); font-weight: 500; font-size: 12.5px; }
 th, td { padding: 8px 16px; border-bottom: 1px solid var(--grid); vertical-align: baseline; }
 tr:last-child td { border-bottom: 0; } td code { display: block; white-space: pre-wrap; overflow-wrap: anywhere;

@@ -11,11 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from buffers.records.examples import example_rows
 from buffers.records.metrics import MetricsWriter
 from buffers.records.plots import Chart, Line, draw, smooth
 from buffers.records.report import write_report
 from buffers.records.report_data import Run, advisories, load_run
 from configs.errors import DataError
+from tests.unit.recorded_run import record_run
 
 SUMMARY = {
     "status": "finished",
@@ -53,11 +55,12 @@ def test_a_report_shows_numbers_charts_and_what_they_mean(tmp_path: Path) -> Non
     path = write_report(folder)
     html = path.read_text()
     assert path == folder / "report.html"
-    assert titles(html) == ["Reward", "Reward components", "x/y"]  # the spread is the band of the reward's chart
+    assert titles(html) == ["Reward"]
+    assert {"metric that never changed", "reward/std", "x/y"} <= set(re.findall(r"<(?:th|td><code)>(.*?)<", html))
     expected = (
         "<h1>first</h1>",
         ">finished<",
-        "0.552 → 0.913",
+        "55.2 % → 91.3 %",
         "1,024 trained",
         "6 dropped",
         "58 %",
@@ -83,7 +86,10 @@ def test_the_staleness_chart_shows_the_bound_of_the_run(tmp_path: Path) -> None:
 
 def test_an_empty_run_folder_gives_an_unfinished_report(tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text()
-    assert ">unfinished<" in html and titles(html) == [] and "Samples" not in html
+    assert ">unfinished<" in html and titles(html) == [] and "<section>" not in html
+    for part in ("ledger", "trajectories"):
+        (tmp_path / part).mkdir()
+    assert ">unfinished<" in write_report(tmp_path).read_text()  # killed before its first update
 
 
 def test_a_summary_of_a_failed_run_may_lack_everything(tmp_path: Path) -> None:
@@ -104,7 +110,47 @@ def test_samples_are_escaped_and_an_invalid_score_is_not_zero(tmp_path: Path) ->
     ]
     html = write_report(tmp_path, samples).read_text()
     assert "1&lt;2&amp;" in html and "<script>" not in html
-    assert re.findall(r"<td><code>(no score|0)</code></td></tr>", html) == ["no score", "0"]
+    assert re.findall(r"<td>(no score|0)</td></tr>", html) == ["no score", "0"]
+
+
+def test_samples_are_shown_by_kind_with_their_version_and_the_parts_of_their_reward(tmp_path: Path) -> None:
+    samples = [
+        {"kind": "Lowest rewards", "prompt": "1+1=", "version": 3, "reward": 0.5, "parts": "brief 1, exact 0"},
+        {"kind": "Highest rewards", "prompt": "1+2=", "version": 4, "reward": 1.0, "parts": None},
+    ]
+    html = write_report(tmp_path, samples).read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["Lowest rewards", "Highest rewards"]
+    assert "<td>3</td><td>0.5 (brief 1, exact 0)</td>" in html and "<td>4</td><td>1</td>" in html
+
+
+def test_examples_are_the_newest_with_least_and_most_reward_one_of_each_group(tmp_path: Path) -> None:
+    folder = record_run(tmp_path / "r")
+    assert {row["kind"] for row in example_rows(folder)} == {"Newest samples"}  # all earned 1
+    rows = example_rows(folder, count=2)
+    assert len(rows) == 2 and rows[0]["reward"] == 1.0 and rows[0]["version"] == 0
+
+
+def test_a_report_says_why_trajectories_were_lost_and_shows_the_configuration(tmp_path: Path) -> None:
+    folder = record_run(tmp_path / "r")
+    (folder / "summary.json").write_text(json.dumps(SUMMARY))
+    (folder / "config.yaml").write_text("seed: 7\nlearner:\n  max_grad_norm: 0.5\n")
+    html = write_report(folder).read_text()
+    lost = re.findall(r"<li><b>(.*?)</b><span>(.*?) <em>(.*?)</em>", html)
+    assert ("2", "dropped: restart", "lost with a crash; generated again after the restart") in lost
+    assert ("1", "failed: prompt too long", "") in lost and "1,030 admitted" in html
+    assert "<summary>Configuration</summary>" in html and "<pre>learner:\n  max_grad_norm: 0.5</pre>" in html
+
+
+def test_a_component_that_is_the_whole_reward_is_said_not_drawn_twice(tmp_path: Path) -> None:
+    html = write_report(run_folder(tmp_path / "r", {"reward/mean": 0.5, "rewards/exact/mean": 0.5})).read_text()
+    assert "is equal to reward/mean throughout" in html and "combined 0.5" not in html
+
+
+def test_the_divergence_is_split_into_staleness_and_engine(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "r", {"rollout/mismatch_kl/mean": 2e-7, "staleness/max": 0.0, "policy/ppo_kl": 0.0})
+    html = write_report(folder).read_text()
+    assert "In the 3 updates without stale samples it was 2.0e-07" in html
+    assert "KL within an update" not in titles(html)  # 0 by construction with one step an update
 
 
 def test_advice_quotes_value_threshold_and_key() -> None:
@@ -153,7 +199,7 @@ def test_a_chart_labels_each_line_with_its_last_value_and_takes_the_colours_of_t
     updates = np.arange(100.0)
     lines = [Line("learner", updates, np.full(100, 0.6)), Line("rollout", updates, np.full(100, 0.125))]
     svg = draw(Chart(percent=True), lines)
-    assert {"learner 60 %", "rollout 12.5 %"} <= set(texts(svg))
+    assert {"learner 60 %", "rollout 12.5 %", "update", "100 %"} <= set(texts(svg))
     assert {"var(--s0)", "var(--s1)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", svg))
     assert re.findall(r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]", svg) == []
 
@@ -162,8 +208,21 @@ def test_a_chart_survives_values_that_are_not_finite_and_marks_them() -> None:
     values = np.linspace(0.0, 1.0, 100)
     assert "var(--bad)" not in draw(Chart(), [Line("a", np.arange(100.0), values)])
     values[[3, 50]] = np.nan, np.inf
-    assert "var(--bad)" in draw(Chart(), [Line("a", np.arange(100.0), values, np.full(100, np.nan))])
+    assert "var(--bad)" in draw(Chart(), [Line("a", np.arange(100.0), values)])
     assert "nan" not in draw(Chart(), [Line("a", np.arange(2.0), np.array([np.nan, np.nan]))])
+
+
+def test_labels_of_an_axis_have_the_decimals_of_its_step() -> None:
+    ratio = 1 + 0.008 * np.sin(np.arange(30.0))
+    assert {"0.995", "1.000", "1.005"} <= set(texts(draw(Chart(zero=False), [Line("a", np.arange(30.0), ratio)])))
+    assert {"0", "5,000", "10,000"} <= set(texts(draw(Chart(), [Line("a", np.arange(3.0), np.full(3, 10_000.0))])))
+
+
+def test_small_shares_and_distant_limits_get_an_axis_that_shows_the_curve() -> None:
+    small = Line("a", np.arange(3.0), np.array([0.0, 0.04, 0.05]))
+    assert "100 %" in texts(draw(Chart(percent=True), [Line("a", np.arange(3.0), np.array([0.1, 0.5, 0.3]))]))
+    assert "100 %" not in texts(draw(Chart(percent=True), [small]))
+    assert "limit 8" not in texts(draw(Chart(bound=("limit", 8.0)), [small]))
 
 
 def test_labels_of_lines_that_end_together_do_not_overlap() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
 from actors.live_view import LiveView, sparkline
-from actors.readout import duration, summary_rows
+from actors.readout import Recent, duration, summary_rows
 from actors.view import PlainView, QuietView, bottleneck, make_view
 from configs.errors import ConfigError
 
@@ -79,10 +80,21 @@ def test_a_plain_line_ends_with_the_bottleneck() -> None:
     view.update(60, 200, METRICS, {"rollout": 1})
     evaluation, first, second = out.getvalue().splitlines()
     assert evaluation == "· evaluation after 0 updates: 0.552"
-    expected = "accuracy 0.552  reward 0.713  staleness 1.1 (max 2)  samples/s 1,510"
+    expected = "accuracy 0.552  reward 0.713  staleness 1.1 (max 2)  samples/s  1,510"
     assert first == f" 10/200  {expected}  learner waiting 62 % on rollout"
     # 50 updates took 20 s, so 140 take 56 s; a resumed run counts from where it began.
-    assert second == f" 60/200  {expected}  56 s left  learner waiting 62 % on rollout"
+    assert second == f" 60/200  {expected}  learner waiting 62 % on rollout  56 s left"
+
+
+def test_rates_and_idle_shares_are_averaged_over_the_last_updates() -> None:
+    recent = Recent()
+    recent.add({"perf/throughput": 100.0, "idle/learner": 0.2, "reward/mean": 0.1})
+    shown = recent.add({"perf/throughput": 300.0, "idle/learner": 0.4, "reward/mean": 0.9})
+    # The same number of samples at 100/s and at 300/s: 150/s.
+    assert shown == pytest.approx({"perf/throughput": 150.0, "idle/learner": 0.3, "reward/mean": 0.9})
+    for _ in range(10):
+        shown = recent.add({"perf/throughput": 50.0, "idle/learner": float("nan")})
+    assert shown["perf/throughput"] == 50.0 and math.isnan(shown["idle/learner"])
 
 
 def test_a_plain_view_writes_at_most_one_line_every_two_seconds_but_always_the_last() -> None:
@@ -128,7 +140,7 @@ def test_the_summary_leaves_out_what_is_missing_or_zero() -> None:
 def test_sparklines_average_into_their_width() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
     assert sparkline([0, 2, 9, 11], 2) == "▁█"
-    assert sparkline([3, 3, 3], 8) == "▁▁▁"
+    assert sparkline([3, 3, 3], 8) == sparkline([3, 3.01, 3], 8) == "▁▁▁"  # noise is not news
     assert sparkline([float("nan"), 1, float("inf"), 2], 8) == "▁█"
     assert sparkline([], 8) == "" and sparkline([float("nan")], 8) == ""
 
@@ -169,6 +181,19 @@ def test_the_live_view_shows_phase_then_progress_then_numbers() -> None:
     )
     assert [part for part in expected if part not in text] == []
     assert "learner waiting 62 % on rollout" in text and "loss" not in text
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_live_view_fits_its_terminal(width: int) -> None:
+    view = LiveView("arithmetic", Console(file=io.StringIO(), width=width), Clock(), animate=False)
+    view.evaluation(0, 0.552)
+    for reward in range(30):
+        view.update(1, 10, {**METRICS, "reward/mean": float(reward), "policy/entropy": 0.4}, {"rollout": 2, "learn": 1})
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(view.render())
+    text = console.export_text()
+    assert "…" not in text and "1.1 (max 2)" in text and "learner waiting 62 % on rollout" in text
+    assert len({len(line) for line in text.splitlines()}) == 1
 
 
 def test_the_live_view_survives_numbers_that_are_not_finite() -> None:
