@@ -21,7 +21,7 @@ from buffers.digest import weights_digest
 from configs.errors import RunError
 from configs.schema import RunConfig
 from learners.checkpoint import newest
-from learners.models.load import create_model_folder
+from learners.models.load import check_model_folder, create_model_folder
 from learners.models.weights import Layout, Receiver
 from learners.numeric_identity import record_identity
 from learners.policy_learner import PolicyLearner
@@ -58,6 +58,10 @@ class LearnerHost:
     async def warm_start(self) -> tuple[int, float]:
         """Run the supervised phase; return its updates and its last loss in nats per token."""
         return await self._rank.warm_start(await asyncio.to_thread(self._examples), self._config.warm_start)
+
+    def warm_start_progress(self) -> tuple[int, float]:
+        """Return the supervised updates so far and the last loss."""
+        return self._rank.warm_start_progress
 
     async def resume(self) -> int:
         """Load the newest checkpoint; return its version.
@@ -156,6 +160,7 @@ async def build(
 ) -> LearnerHost:
     """Build learner rank `rank` inside its own process."""
     folder = prepare_model(config, run_folder)
+    check_model_folder(config.model, folder, config.rollout.context_length)
     learner = LearnerRank(
         config.learner, config.model, folder, rank=rank, address=address, seed=config.seed, total_updates=config.updates
     )

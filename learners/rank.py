@@ -60,6 +60,8 @@ class LearnerRank:
         self._config, self._model, self._folder, self._seed = config, model, Path(folder), seed
         self._rank, self._address, self._total_updates = rank, address, total_updates
         self._last: dict[str, float] = {}
+        self.warm_start_progress = (0, float("nan"))
+        """(supervised updates so far, nats per token of the last one)"""
         self._compute = ThreadPoolExecutor(
             1, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(config.threads,)
         )
@@ -94,11 +96,14 @@ class LearnerRank:
             items = supervised_items(load_tokenizer(self._folder), examples)
             torch.set_num_threads(phase.threads)
             try:
-                return warm_start(self._learner, items, phase, seed=self._seed)
+                return warm_start(self._learner, items, phase, seed=self._seed, report=self._note)
             finally:
                 torch.set_num_threads(self._config.threads)
 
         return await self._in_thread(train)
+
+    def _note(self, updates: int, loss: float) -> None:
+        self.warm_start_progress = (updates, loss)
 
     async def weights(self) -> dict[str, NDArray[Any]]:
         """Return copies of the weights; bfloat16 comes as float32, which NumPy knows."""

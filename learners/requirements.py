@@ -13,8 +13,8 @@ from configs.registry import construct
 from configs.schema import RunConfig
 from learners.advantages import ADVANTAGES
 from learners.losses import LOSSES
-from learners.models.load import architecture_config, read_config
-from learners.models.tokenizer import character_tokenizer, load_tokenizer
+from learners.models.load import architecture_config, check_model_folder
+from learners.models.tokenizer import character_tokenizer
 
 __all__ = ["parameter_count", "requirements"]
 
@@ -47,8 +47,8 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
 
 def _model(config: RunConfig) -> Requirement:
     if config.model.path is not None:
-        load_tokenizer(config.model.path)
-        shape, where = read_config(config.model, config.model.path), config.model.path
+        where = config.model.path
+        shape = check_model_folder(config.model, where, config.rollout.context_length)
     else:
         vocabulary = len(character_tokenizer(config.model.characters))
         shape, where = architecture_config(config.model.architecture, vocabulary), "made at the start"

@@ -24,6 +24,9 @@ from learners.summary import summarise
 
 __all__ = ["Plan", "Session"]
 
+PROGRESS_S = 1.0
+"""Between looks at the warm start."""
+
 
 class Announcer(Protocol):
     """The part of the view that speaks of phases."""
@@ -31,6 +34,8 @@ class Announcer(Protocol):
     def phase(self, text: str) -> None: ...
 
     def warning(self, text: str) -> None: ...
+
+    def progress(self, label: str, done: int, total: int, detail: str = "") -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +73,7 @@ class Session:
         ranks = await self._start(*self._plan.learners)
         # Workers and servers import their libraries while the warm start computes.
         others = asyncio.create_task(self._start_pools(ranks[0]))
-        await self._first_weights(ranks[0])
-        for rank in ranks[1:]:
-            await self._call(rank, "resume" if self._config.resume else "warm_start", "first weights")
+        await self._first_weights(ranks)
         evaluators = await others
         buffer = (await self._start(self._plan.buffer(self.version), 1))[0]
         driver = self.driver = LearnerDriver(
@@ -117,14 +120,22 @@ class Session:
         await driver.checkpoint(self.version, drained=True)
         return "stopped" if driver.stopping else "finished"
 
-    async def _first_weights(self, rank: Handle) -> None:
+    async def _first_weights(self, ranks: Sequence[Handle]) -> None:
         if self._config.resume:
             self._announcer.phase("loading the newest checkpoint")
-            self.version = await self._call(rank, "resume", "checkpoint")
-        elif self._config.warm_start.updates:
-            self._announcer.phase(f"warm start: up to {self._config.warm_start.updates} supervised updates")
-            updates, loss = await self._call(rank, "warm_start", "warm start")
+            self.version = (await self._call_all(ranks, "resume", "checkpoint"))[0]
+        elif wanted := self._config.warm_start.updates:
+            self._announcer.phase(f"warm start: up to {wanted} supervised updates")
+            training = asyncio.create_task(self._call_all(ranks, "warm_start", "warm start"))
+            while not (await asyncio.wait([training], timeout=PROGRESS_S))[0]:
+                made, loss = await self._call(ranks[0], "warm_start_progress", "progress of the warm start")
+                self._announcer.progress("warm start", made, wanted, f"{loss:.3f} nats per token")
+            updates, loss = training.result()[0]
             self._announcer.phase(f"warm start ended after {updates} updates at {loss:.3f} nats per token")
+
+    async def _call_all(self, ranks: Sequence[Handle], method: str, awaiting: str) -> list[Any]:
+        """Call every rank at once: their collectives wait for each other."""
+        return await asyncio.gather(*(self._call(rank, method, awaiting) for rank in ranks))
 
     async def _start_pools(self, rank: Handle) -> list[Handle]:
         for spec, count in self._plan.rewards:

@@ -6,7 +6,7 @@ Dimensions: E examples.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -64,11 +64,17 @@ def supervised_batches(items: Sequence[Item], *, updates: int, batch_size: int, 
 
 
 def warm_start(
-    learner: Supervised, items: Sequence[Item], phase: WarmStartConfig, *, seed: int = 0
+    learner: Supervised,
+    items: Sequence[Item],
+    phase: WarmStartConfig,
+    *,
+    seed: int = 0,
+    report: Callable[[int, float], None] = lambda updates, loss: None,
 ) -> tuple[int, float]:
     """Train on examples with an AdamW of its own, then make the result the reference policy.
 
-    The learning rate falls by a cosine to 0 at `phase.updates`, after a short linear rise.
+    The learning rate falls by a cosine to 0 at `phase.updates`, after a short linear rise. `report` is told
+    the updates so far and the last loss.
 
     Returns:
       (updates made, mean nats per token of the last batches before their steps; nan without updates).
@@ -81,6 +87,7 @@ def warm_start(
         rate = learning_rate(phase.learning_rate, made, shape="cosine", warmup=warmup, total=updates)
         recent.append(learner.supervised_update(batch, optimiser, rate))
         made += 1
+        report(made, recent[-1])
         if len(recent) == SMOOTHED and fmean(recent) <= phase.target_loss:
             break
     learner.set_reference()

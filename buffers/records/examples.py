@@ -41,7 +41,7 @@ def example_rows(run_folder: Path, count: int = 12) -> list[dict[str, Any]]:
     low = sorted((row for row in scored if row["reward"] <= middle), key=lambda row: row["reward"])
     high = sorted((row for row in scored if row["reward"] > middle), key=lambda row: -row["reward"])
     half = (count + 1) // 2
-    return _chosen("Lowest rewards of late", low, half) + _chosen("Highest rewards of late", high, half)
+    return _chosen("Lowest recent rewards", low, half) + _chosen("Highest recent rewards", high, half)
 
 
 def _chosen(kind: str, rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -15,10 +16,10 @@ from transformers.utils import logging as transformers_logging
 from configs.errors import ConfigError, DataError, nearest
 from configs.schema import ModelConfig
 from learners.models.decoder import CausalDecoder, unsupported
-from learners.models.tokenizer import character_tokenizer
+from learners.models.tokenizer import character_tokenizer, load_tokenizer
 from learners.models.transformers_network import TransformersNetwork
 
-__all__ = ["create_model_folder", "load_network", "read_weights"]
+__all__ = ["check_model_folder", "create_model_folder", "load_network", "read_weights"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -52,11 +53,37 @@ def read_config(model: ModelConfig, folder: str | Path) -> Any:
       DataError: there is no readable config.json.
     """
     if not (Path(folder) / "config.json").is_file():
-        raise DataError(f"model folder {folder} has no config.json; set model.path to a Hugging Face folder")
+        state = "has no config.json" if Path(folder).is_dir() else "does not exist"
+        raise DataError(f"model folder {folder} {state}; set model.path to a Hugging Face folder")
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}/config.json cannot be used: {error}") from error
+        raise DataError(f"{folder}/config.json cannot be used: {error}; copy or save the model anew") from error
+
+
+def check_model_folder(model: ModelConfig, folder: str | Path, context_length: int) -> Any:
+    """Return the transformers config of a folder whose parts fit each other and the run's contexts.
+
+    Raises:
+      DataError: config, weights or tokenizer are missing or unusable, or a token id is beyond the embedding.
+      ConfigError: a context is longer than the model's positions.
+    """
+    config = read_config(model, folder)
+    if model.network != "transformers" and unsupported(config) is None:
+        weight_files(folder)
+    vocabulary = load_tokenizer(folder, trust_remote_code=model.trust_remote_code).get_vocab()
+    shape = config.get_text_config()
+    if max(vocabulary.values()) >= shape.vocab_size:
+        raise DataError(
+            f"the tokenizer of {folder} has ids up to {max(vocabulary.values())}, its model embeds {shape.vocab_size} "
+            "tokens; save the tokenizer that the model was trained with, or enlarge it with resize_token_embeddings"
+        )
+    positions = getattr(shape, "max_position_embeddings", None)
+    if positions is not None and context_length > positions:
+        raise ConfigError(
+            f"rollout.context_length is {context_length}; it must fit the {positions} positions of {folder}; lower it"
+        )
+    return config
 
 
 def load_transformers(model: ModelConfig, folder: str | Path) -> TransformersNetwork:
@@ -79,16 +106,31 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
     Raises:
       DataError: there are none, or a shard is missing.
     """
+    weights: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        weights.update(load_file(file))
+    return weights
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return the safetensors files of a folder; each has a sound header and its full length.
+
+    Raises:
+      DataError: there are none, or one is missing or damaged.
+    """
     root = Path(folder)
     files = [SINGLE]
     if (root / INDEX).is_file():
         files = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
-    weights: dict[str, Tensor] = {}
     for file in files:
         if not (root / file).is_file():
             raise DataError(f"{root / file} is missing; save the weights as safetensors (save_pretrained does)")
-        weights.update(load_file(root / file))
-    return weights
+        try:
+            with safe_open(root / file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise DataError(f"{root / file} is damaged: {error}; copy or save the weights anew") from error
+    return [root / file for file in files]
 
 
 def fill(network: CausalDecoder, weights: dict[str, Tensor], folder: str | Path) -> None:

@@ -56,7 +56,7 @@ def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> An
     """Return the tokenizer of a model folder.
 
     Raises:
-      DataError: the folder is missing or has no tokenizer, or the tokenizer has no eos or pad token.
+      DataError: the folder is missing or has no tokenizer, or the tokenizer has no eos token.
     """
     if not Path(folder).is_dir():
         raise DataError(f"model folder {folder} does not exist; set model.path to a Hugging Face folder")
@@ -66,10 +66,12 @@ def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> An
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} has no usable tokenizer: {error}; save one there with save_pretrained") from error
-    missing = [name for name in ("eos_token", "pad_token") if getattr(tokenizer, name) is None]
-    if missing:
-        names = " and ".join(missing)
-        raise DataError(f"the tokenizer of {folder} lacks {names}; set {names} in its tokenizer_config.json")
+    # Without tokenizer files transformers makes up a tokenizer of the model's kind, with special tokens only.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise DataError(f"{folder} has no usable tokenizer: it has no tokens; save one there with save_pretrained")
+    # No pad token is asked for: packed batches and engine slots pad by position, and never look at the id.
+    if tokenizer.eos_token is None:
+        raise DataError(f"the tokenizer of {folder} lacks eos_token; set eos_token in its tokenizer_config.json")
     return tokenizer
 
 

@@ -93,7 +93,8 @@ def test_a_checkpoint_is_evaluated_without_a_cluster(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("backend", ["object_store", "collective"])
 def test_two_ranks_publish_to_two_workers_on_ray(tmp_path: Path, backend: str):
-    summary = play(tmp_path, f"publish.backend={backend}", "learner.ranks=2", "rollout.workers=2")
+    words = ("learner.ranks=2", "rollout.workers=2", "warm_start.updates=5")
+    summary = play(tmp_path, f"publish.backend={backend}", *words)
     assert summary["publish"]["count"] == 4
     stamps = query(tmp_path / "run", "SELECT max(version_values[len(version_values)]) AS newest FROM trajectories")
     assert stamps.to_pylist()[0]["newest"] > 0, "no worker ever generated with published weights"

@@ -1,0 +1,98 @@
+"""Replay reproduces an async run's weights, and notices whatever was changed in its record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import launch
+
+SMOKE = str(Path(launch.__file__).parent / "configs" / "smoke.yaml")
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    reward = "rewards.components.correct.component={target: length_penalty, target_tokens: 2}"
+    words = [SMOKE, "name=run", f"runs_folder={folder}", "cluster.address=local", "rollout.max_delay_s=0.05", reward]
+    quick = ["warm_start.updates=10", "updates=5", "eval.tasks=0", "logging.report=false", "logging.view=quiet"]
+    assert launch.main(["run", *words, *quick]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(recorded: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(recorded, tmp_path / "run"))
+
+
+def replay(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    code = launch.main(["replay", str(run), "--json"])
+    return code, json.loads(capsys.readouterr().out or "{}")
+
+
+def rewrite(run: Path, folder: str, stream: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    (path,) = (run / folder).glob(f"*{stream}*.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def test_every_published_hash_of_an_async_run_is_reproduced(run: Path, capsys: pytest.CaptureFixture[str]):
+    staleness = json.loads((run / "summary.json").read_text())["staleness"]
+    assert staleness["max"] > 0, "nothing was asynchronous: the test proved nothing"
+    code, result = replay(run, capsys)
+    assert (code, result["versions"], result["samples"], result["differences"]) == (0, 6, 160, [])
+
+
+def test_one_flipped_bit_of_one_payload_changes_the_result(run: Path, capsys: pytest.CaptureFixture[str]):
+    def flip(table: pa.Table) -> pa.Table:
+        column = table.column("logprobs").combine_chunks()
+        values = np.array(column.values)
+        sampled = int(np.flatnonzero(values)[0])
+        values[sampled : sampled + 1].view(np.uint32)[:] ^= 1 << 20
+        changed = pa.ListArray.from_arrays(column.offsets, pa.array(values))
+        return table.set_column(table.schema.get_field_index("logprobs"), table.schema.field("logprobs"), changed)
+
+    rewrite(run, "trajectories", "trajectories", flip)
+    code, result = replay(run, capsys)
+    assert code == 1 and result["differences"][0].startswith("version 1")
+
+
+def test_another_score_changes_the_result_from_its_version_on(run: Path, capsys: pytest.CaptureFixture[str]):
+    def raise_first(table: pa.Table) -> pa.Table:
+        values = table.column("value").to_pylist()
+        values[0] += 5.0
+        return table.set_column(table.schema.get_field_index("value"), table.schema.field("value"), pa.array(values))
+
+    rewrite(run, "ledger", "scores", raise_first)
+    code, result = replay(run, capsys)
+    assert code == 1 and len(result["differences"]) >= 1
+
+
+def test_a_recorded_hash_that_is_wrong_is_named(run: Path, capsys: pytest.CaptureFixture[str]):
+    def forge(table: pa.Table) -> pa.Table:
+        values = table.column("weights_sha256").to_pylist()
+        values[3] = "f" * 64
+        field = table.schema.field("weights_sha256")
+        return table.set_column(table.schema.get_field_index("weights_sha256"), field, pa.array(values))
+
+    rewrite(run, "ledger", "versions", forge)
+    code, result = replay(run, capsys)
+    assert code == 1 and [d.split(":")[0] for d in result["differences"]] == ["version 3"]
+
+
+def test_another_kind_of_machine_is_refused_by_name(run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "numeric_identity.json"
+    path.write_text(path.read_text().replace('"torch": "', '"torch": "1.'))
+    assert launch.main(["replay", str(run)]) == 2
+    assert "was computed with torch '1." in capsys.readouterr().err
