@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {
         "run": run, "check": check, "list": list_components,
         "eval": partial(offline, "actors.evaluate_command:evaluate"),
-        "replay": partial(offline, "learners.replay:replay"),
+        "replay": partial(offline, "learners.replay:replay"), "export": partial(offline, "learners.export:export"),
         **control.COMMANDS, **records.COMMANDS,
     }  # fmt: skip
     verb = words.pop(0) if words and words[0] in verbs else "run"

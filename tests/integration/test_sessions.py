@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import launch
+from buffers.digest import weights_digest
 from buffers.records.audit import audit
 from buffers.records.query import query
 
@@ -89,6 +91,18 @@ def test_a_checkpoint_is_evaluated_without_a_cluster(tmp_path: Path, capsys: pyt
     assert (result["version"], result["tasks"], result["failed"]) == (3, 30, 0)
     assert launch.main(["eval", str(tmp_path / "run"), "--version", "2"]) == 2
     assert "versions there: 3" in capsys.readouterr().err
+
+
+def test_an_exported_model_loads_elsewhere_and_is_the_trained_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    summary = play(tmp_path, LOCAL, "rewards.components.correct.component={target: length_penalty, target_tokens: 2}")
+    target = tmp_path / "exported"
+    assert launch.main(["export", str(tmp_path / "run"), str(target)]) == 0
+    model = AutoModelForCausalLM.from_pretrained(target)
+    weights = dict(model.named_parameters())
+    assert weights_digest({name: weight.detach() for name, weight in weights.items()}) == summary["weights_sha256"]
+    assert AutoTokenizer.from_pretrained(target)("12+3=")["input_ids"]
+    assert launch.main(["export", str(tmp_path / "run"), str(target)]) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backend", ["object_store", "collective"])
