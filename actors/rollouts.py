@@ -155,7 +155,7 @@ class Rollouts:
 
 def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float) -> Rollouts:
     """Build engine and program of a run; evaluation brings its own temperature."""
-    tokenizer = load_tokenizer(model_folder)
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=config.model.trust_remote_code)
     rollout = config.rollout
     engine = construct(
         ENGINES,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from buffers.epochs import begin_epoch
 from buffers.files import write_atomically
-from configs.errors import DataError
+from configs.errors import ConfigError, DataError
 
 __all__ = ["FOLDERS", "RunFolder", "read_run"]
 
@@ -25,8 +26,8 @@ FOLDERS = ("ledger", "trajectories", "metrics", "checkpoints", "logs")
 class RunFolder:
     """An exclusively locked run folder; the lock ends with the process, however it dies."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_made: bool = False) -> None:
+        self.path, self._is_made = path, is_made
         self._lock = _lock(path)
         self.epoch = self.begin_epoch()
 
@@ -39,9 +40,10 @@ class RunFolder:
         """
         if (path / "run.json").exists():
             raise DataError(f"run folder {path} holds a run already; pass resume=true, or another name=")
+        is_made = not path.exists()
         for name in FOLDERS:
             (path / name).mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
+        folder = cls(path, is_made=is_made)
         folder.write_run({})
         return folder
 
@@ -73,7 +75,10 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        is_unused = self._is_made and not any((self.path / "ledger").glob("events-*"))
+        if is_unused and isinstance(error, ConfigError | DataError):
+            shutil.rmtree(self.path)  # wrong input, and nothing was generated yet: the corrected run may have the name
         self.close()
 
 

@@ -91,7 +91,8 @@ def _read(path: Path) -> tuple[Tree, dict[str, str]]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
         known = [f"configs/{name}.yaml" for name, _ in presets()]
-        raise ConfigError(f"{path} does not exist{nearest(str(path), known)}") from error
+        rule = "it must be a YAML file, or a setting written key=value"
+        raise ConfigError(f"{path} does not exist; {rule}{nearest(str(path), known)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; give a YAML file") from error
     except yaml.MarkedYAMLError as error:

@@ -66,7 +66,7 @@ class ModelConfig:
             "model.path",
             self.path,
             "be set exactly when model.architecture is not",
-            "set model.architecture={} beside a folder, or leave the folder out",
+            "add model.architecture={}, or leave the folder out" if self.path else "give a folder or an architecture",
         )
 
 

@@ -93,7 +93,8 @@ class LearnerRank:
         """Train on (prompt, answer) texts; return what `learners.warm_start.warm_start` does."""
 
         def train() -> tuple[int, float]:
-            items = supervised_items(load_tokenizer(self._folder), examples)
+            tokenizer = load_tokenizer(self._folder, trust_remote_code=self._model.trust_remote_code)
+            items = supervised_items(tokenizer, examples)
             torch.set_num_threads(phase.threads)
             try:
                 return warm_start(self._learner, items, phase, seed=self._seed, report=self._note)

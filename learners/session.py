@@ -71,10 +71,8 @@ class Session:
           RunError: what made the run impossible to continue; everything trained so far is in the ledger.
         """
         ranks = await self._start(*self._plan.learners)
-        # Workers and servers import their libraries while the warm start computes.
-        others = asyncio.create_task(self._start_pools(ranks[0]))
-        await self._first_weights(ranks)
-        evaluators = await others
+        # Servers import their libraries while the warm start computes; what is wrong with them ends the run at once.
+        _, evaluators = await asyncio.gather(self._first_weights(ranks), self._start_pools())
         buffer = (await self._start(self._plan.buffer(self.version), 1))[0]
         driver = self.driver = LearnerDriver(
             self._config,
@@ -137,7 +135,7 @@ class Session:
         """Call every rank at once: their collectives wait for each other."""
         return await asyncio.gather(*(self._call(rank, method, awaiting) for rank in ranks))
 
-    async def _start_pools(self, rank: Handle) -> list[Handle]:
+    async def _start_pools(self) -> list[Handle]:
         for spec, count in self._plan.rewards:
             await self._start(spec, count)
         return await self._start(self._plan.evaluator, 1) if self._plan.evaluator else []

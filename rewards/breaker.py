@@ -31,6 +31,9 @@ class CircuitBreaker:
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()  # first come, first probe: a poisonous call must not probe again and again
         self.state = BreakerState.CLOSED
+        self.hopeless_since: float | None = None
+        """Loop time at which it first opened, while no call has ever succeeded."""
+        self._has_succeeded = False
 
     async def admit(self, until: float) -> bool:
         """Wait until a call may be made, at most until loop time `until`; return whether it may.
@@ -50,14 +53,17 @@ class CircuitBreaker:
     def record(self, succeeded: bool) -> None:
         """Count a call that ended."""
         if succeeded:
-            self._in_a_row = 0
+            self._in_a_row, self._has_succeeded, self.hopeless_since = 0, True, None
             self._become(BreakerState.CLOSED)
             return
         self._in_a_row += 1
         # A straggler that fails while the breaker is already open must not postpone the probe.
         probe_failed = self.state is BreakerState.HALF_OPEN
         if probe_failed or (self.state is BreakerState.CLOSED and self._in_a_row >= self._failures):
-            self._reopens_at = asyncio.get_running_loop().time() + self._reset_s
+            now = asyncio.get_running_loop().time()
+            self._reopens_at = now + self._reset_s
+            if self.hopeless_since is None and not self._has_succeeded:
+                self.hopeless_since = now
             self._become(BreakerState.OPEN)
 
     def forget(self) -> None:

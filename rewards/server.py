@@ -12,7 +12,9 @@
 
 A call that fails (raises, times out, cannot be matched to its samples) is retried unit by unit, so
 that one poisonous sample cannot take its neighbours along. What fails for good gets an invalid
-score; `score` itself raises nothing and always returns one score per sample, in order.
+score; `score` itself raises nothing and always returns one score per sample, in order. While no call
+ever succeeded, all calls together wait for the breaker HOPELESS_WAITS times as long, from its opening on:
+a component that cannot work shows within seconds, and an outage is sat out.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ BACKOFF_S = 0.1
 """Pause before the first retry; doubles with each, times a random factor in [0.5, 1.5]."""
 QUEUE_DEADLINE_S = 300.0
 """At least; slow components get 30 of their own deadlines."""
+HOPELESS_WAITS = 2
+"""Room for two probes."""
 
 
 def verdict_deadline_s(deadline_s: float, breaker_reset_s: float) -> float:
@@ -98,6 +102,7 @@ class RewardServer:
         self._caller = Caller(component, name=name, version=version, deadline_s=deadline_s)
         self._slots = Slots(concurrency)
         self._breaker = CircuitBreaker(breaker_failures, breaker_reset_s)
+        self._last_failure = ""
         self._counters = ServerCounters()
         self._warming: asyncio.Task[None] | None = None
         self._started_s = 0.0
@@ -190,8 +195,11 @@ class RewardServer:
     async def _attempt(self, call: Sequence[Sample], attempt: int) -> list[Score] | Failure:
         """Call the component once, through the breaker; the caller of this holds a slot."""
         loop = asyncio.get_running_loop()
-        if not await self._breaker.admit(loop.time() + self._breaker_wait_s):
-            what = f"breaker open: {self._name!r} kept failing, and no probe succeeded while this call waited"
+        until, hopeless_since = loop.time() + self._breaker_wait_s, self._breaker.hopeless_since
+        if hopeless_since is not None:
+            until = min(until, hopeless_since + HOPELESS_WAITS * self._breaker_wait_s)
+        if not await self._breaker.admit(until):
+            what = f"breaker open: {self._name!r} kept failing, and no probe succeeded; last {self._last_failure}"
             return Failure(ScoreStatus.ERROR, what, final=True)
         started = loop.time()
         try:
@@ -200,6 +208,8 @@ class RewardServer:
             self._breaker.forget()
             raise
         succeeded = not isinstance(answer, Failure)
+        if isinstance(answer, Failure):
+            self._last_failure = answer.detail
         self._breaker.record(succeeded)
         self._counters.call(succeeded, loop.time() - started)
         return answer

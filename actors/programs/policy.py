@@ -19,6 +19,8 @@ __all__ = ["Policy", "Rollout", "Tokenizer"]
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that programs use."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def chat_template(self) -> str | None: ...
 

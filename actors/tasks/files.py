@@ -114,7 +114,7 @@ class DatasetsFolder(_Rows):
 def _existing(path: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
-        siblings = [entry.name for entry in found.parent.iterdir()] if found.parent.is_dir() else []
+        siblings = [entry.name for entry in found.parent.glob(f"*{found.suffix}")]
         raise DataError(f"task file {found} does not exist{nearest(found.name, siblings)}")
     return found
 

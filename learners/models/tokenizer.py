@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,15 @@ def character_tokenizer(characters: str) -> Any:
     )
 
 
+@functools.lru_cache(maxsize=512)  # the samples of a group share their prompt
 def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Return the tokens of `text` without special tokens around it.
 
     Raises:
       DataError: the text has a character that a character tokenizer does not know.
     """
-    vocabulary = tokenizer.get_vocab() if tokenizer.is_fast else {}
     if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, models.WordLevel):
-        unknown = sorted({c for c in text if c not in vocabulary})
+        unknown = sorted(set(text) - tokenizer.get_vocab().keys())
         if unknown and tokenizer.unk_token is None:
             raise DataError(f"{text!r} has {unknown}, which the tokenizer does not know; add them to model.characters")
     return tuple(tokenizer.encode(text, add_special_tokens=False))

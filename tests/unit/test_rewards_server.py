@@ -284,10 +284,11 @@ def test_behind_an_open_breaker_a_call_waits_for_the_probe_and_then_says_why_it_
 
 
 def test_what_the_breaker_refuses_is_not_tried_again() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("down")))
+    component = Scripted(misbehave=lambda call: raises(OSError("down")) if len(component.calls) > 1 else None)
 
     async def scenario() -> list[list[Score]]:
         host = server(component, batch_size=1, retries=2, deadline_s=1.0, breaker_failures=1, breaker_reset_s=60.0)
+        await host.score(samples(1))
         first = asyncio.create_task(host.score(samples(2)))
         await asyncio.sleep(0.01)
         component.seconds = math.inf
@@ -296,7 +297,19 @@ def test_what_the_breaker_refuses_is_not_tried_again() -> None:
     retried, fresh = run(scenario())
     # One retry is the probe at 60 s and goes on; the other is refused. What comes later has its own probe.
     assert sorted(score.attempt for score in retried) == [1, 2]
-    assert component.starts[:3] == [0.0, 0.0, 60.0] and fresh[0].status is ScoreStatus.TIMEOUT
+    assert component.starts[1:4] == [0.0, 0.0, 60.0] and fresh[0].status is ScoreStatus.TIMEOUT
+
+
+def test_behind_a_component_that_never_worked_all_calls_wait_together_and_say_what_it_raised() -> None:
+    component = Scripted(misbehave=lambda call: raises(OSError("no such judge")))
+
+    async def scenario() -> tuple[list[Score], float]:
+        host = server(component, batch_size=1, concurrency=2, retries=0, deadline_s=1.0, breaker_reset_s=4.0)
+        return await host.score(samples(60)), now()
+
+    scores, finished = run(scenario())
+    assert all(score.status is ScoreStatus.ERROR and "no such judge" in score.detail for score in scores)
+    assert finished <= 2 * (4.0 + 1.0) + 1.0, "each call waited for itself"
 
 
 def test_a_first_call_that_the_breaker_refuses_is_not_tried_again() -> None:

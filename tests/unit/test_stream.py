@@ -17,6 +17,7 @@ from buffers.filters import ZeroVariance
 from buffers.records.audit import audit
 from buffers.samplers import InOrder, Prioritised, Replay
 from buffers.staleness import can_wait
+from configs.errors import RunError
 
 
 @given(st.lists(st.integers(0, 4), max_size=6), st.integers(0, 4), st.integers(0, 3), st.integers(1, 3))
@@ -169,6 +170,36 @@ def test_a_failed_attempt_is_tried_again_only_where_that_can_help(tmp_path: Path
     result = audit(tmp_path / "run")
     assert result.balanced, result.problems
     assert result.totals["failed"] == 1
+
+
+def fail_group(scene: Scene) -> None:
+    for unit in scene.buffer.lease("w", scene.members):
+        scene.buffer.fail(unit.slot, unit.attempt, "no room for\nthe prompt", retry=False)
+
+
+def test_groups_that_all_fail_from_the_start_end_the_run_with_their_reason(tmp_path: Path):
+    scene = Scene(tmp_path / "run", groups=1, members=2, max_staleness=0, max_failed_groups=2)
+    fail_group(scene)
+    assert scene.buffer.compose() is None and "failed: no room for the prompt" in scene.buffer.awaiting()
+    fail_group(scene)
+    assert scene.buffer.lease("w", 2) == []
+    with pytest.raises(RunError, match=r"the first 2 groups have failed, .*: no room for the prompt$"):
+        scene.buffer.compose()
+    scene.close()
+    result = audit(tmp_path / "run")
+    assert result.balanced and result.totals["failed"] == result.totals["admitted"] == 4
+
+
+def test_groups_that_fail_after_a_reward_are_an_outage_that_ends_with_the_progress_deadline(tmp_path: Path):
+    scene = Scene(tmp_path / "run", groups=1, members=2, max_staleness=0, max_failed_groups=2)
+    fail_group(scene)
+    scene.finish(scene.buffer.lease("w", 2))
+    scene.train()
+    for _ in range(9):
+        fail_group(scene)
+    scene.finish(scene.buffer.lease("w", 2))
+    assert len(scene.train().rows) == 2
+    scene.close()
 
 
 def test_members_missing_at_the_group_deadline_are_failed_and_the_rest_is_trained(tmp_path: Path):
