@@ -123,8 +123,8 @@ class RolloutWorker:
         return Reply(
             table=to_table(trajectories) if trajectories else None,
             failures=tuple(failures),
-            # Twice the slots: a freed slot always finds a prompt waiting, also during an exchange.
-            capacity=max(0, 2 * engine.slots - in_flight),
+            # Beyond the slots, what two messages bring: a freed slot finds a prompt waiting, also during an exchange.
+            capacity=max(0, engine.slots + 2 * self._message_samples - in_flight),
             in_flight=in_flight,
             stats={
                 "busy_s": engine.stats.busy_s,
