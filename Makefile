@@ -33,6 +33,7 @@ lint: setup
 	@$(BIN)/python -m mypy
 
 bench: setup
-	@echo "measuring weight publication and the engine (about a minute)"
+	@echo "measuring weight publication, the engine, and runs end to end (3 minutes)"
 	@$(BIN)/python -m tests.bench.publication
 	@$(BIN)/python -m tests.bench.engine_speed
+	@$(BIN)/python -m tests.bench.end_to_end

@@ -55,6 +55,7 @@ class Supervisor:
         self._pools: dict[str, _Pool] = {}
         self._commands: list[str] = []
         self._events: list[tuple[float, str]] = []
+        self._told = 0
         self._fatal = ""
         self._watch: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -107,12 +108,18 @@ class Supervisor:
         """Leave a command for the learner driver: stop, pause, resume."""
         self._commands.append(command)
 
-    def take_commands(self) -> list[str]:
-        """Return and forget the commands; raises what makes the run impossible to continue."""
+    def take_news(self) -> tuple[list[str], list[str]]:
+        """Return (commands, what happened to members) since the last call.
+
+        Raises:
+          RunError: what makes the run impossible to continue.
+        """
         if self._fatal:
             raise RunError(self._fatal)
         commands, self._commands = self._commands, []
-        return commands
+        events = [text for _, text in self._events[self._told :]]
+        self._told = len(self._events)
+        return commands, events
 
     def ping(self) -> dict[str, Any]:
         return {"fatal": self._fatal}

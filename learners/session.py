@@ -81,7 +81,7 @@ class Session:
             evaluator=evaluators[0] if evaluators else None,
             workers=lambda: self._supervisor.call("members", "rollout", **self._wait("workers")),
             listener=self._listener,
-            commands=lambda: self._supervisor.call("take_commands", **self._wait("commands")),
+            commands=self._commands,
         )
         try:
             self._handle_signals(driver)
@@ -134,6 +134,14 @@ class Session:
     async def _call_all(self, ranks: Sequence[Handle], method: str, awaiting: str) -> list[Any]:
         """Call every rank at once: their collectives wait for each other."""
         return await asyncio.gather(*(self._call(rank, method, awaiting) for rank in ranks))
+
+    async def _commands(self) -> Sequence[str]:
+        """Pass on what happened to members; return what users ask of the learner."""
+        commands, events = await self._supervisor.call("take_news", **self._wait("commands"))
+        for event in events:
+            self._announcer.warning(event)
+        asked: Sequence[str] = commands
+        return asked
 
     async def _start_pools(self) -> list[Handle]:
         for spec, count in self._plan.rewards:

@@ -125,6 +125,7 @@ def test_a_worker_killed_mid_rollout_is_replaced_and_its_slots_are_generated_aga
     lost = run.sql("SELECT count(*) AS n FROM events WHERE event = 'dropped' AND reason = 'worker_lost'")
     assert lost[0]["n"] > 0, "it held nothing: the test proved nothing"
     run.wait("its replacement", lambda: (now := pids(run, "rollout")) and name not in now)
+    run.wait("word of it", lambda: f"{name} replaced" in run.log)
 
 
 def test_a_reward_server_killed_mid_call_is_replaced_and_fails_nothing(run: LiveRun):
