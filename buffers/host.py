@@ -217,6 +217,7 @@ def build(
         payload_log=payload_log,
         score_log=ledger,
         changed=changed.set,
+        max_in_flight=config.batch.samples * (config.max_staleness + 1),
         exchange_wait_s=config.rollout.message_wait_s,
         call_deadline_s=config.cluster.call_deadline_s,
     )

@@ -10,6 +10,7 @@ the worker counts as lost); scoring waits for the reward graph, whose components
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -62,10 +63,16 @@ class Intake:
         payload_log: PayloadLog,
         score_log: ScoreLog,
         changed: Callable[[], None],
+        max_in_flight: int,
         exchange_wait_s: float,
         call_deadline_s: float,
         exchange_tries: int = 3,
     ) -> None:
+        """Wire the loops; `start` begins them.
+
+        Args:
+          max_in_flight: samples that admission lets into the stream; workers share them.
+        """
         self.suspects: dict[str, str] = {}
         """Workers that stopped answering, and why; the supervisor replaces them."""
         self.failure: BaseException | None = None
@@ -77,6 +84,7 @@ class Intake:
         self._buffer, self._workers, self._scorer = buffer, workers, scorer
         self._payload_log, self._score_log, self._changed = payload_log, score_log, changed
         self._barrier = GroupBarrier(whole_groups=bool(scorer.scopes - {"sample"}), incomplete=buffer.incomplete_groups)
+        self._max_in_flight = max_in_flight
         self._wait_s, self._deadline_s, self._tries = exchange_wait_s, call_deadline_s, exchange_tries
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,10 +130,18 @@ class Intake:
                 self._give_up(worker, error)
                 return
             sequence += 1
-            capacity = reply.capacity
+            capacity = max(0, min(reply.capacity, self._share - reply.in_flight))
             self._take(worker, reply)
             if not reply.in_flight and not reply.table and not units:
                 await asyncio.sleep(self._wait_s)
+
+    @property
+    def _share(self) -> int:
+        """Most samples that one worker may hold: where few may be in flight, no worker takes them all.
+
+        Twice the equal part, so that the others can do the work of one that hangs.
+        """
+        return math.ceil(2 * self._max_in_flight / max(1, len(self._workers)))
 
     async def _exchange(self, worker: Handle, sequence: int, units: Sequence[Any]) -> Reply:
         """Call the worker; a lost answer is asked for again under the same sequence number."""

@@ -7,6 +7,8 @@ checkpoint always see the weights between two updates. Hashing works on a copy, 
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,8 +147,14 @@ def prepare_model(config: RunConfig, run_folder: Path) -> Path:
     if config.model.path is not None:
         return Path(config.model.path)
     folder = run_folder / "model"
-    if not (folder / "config.json").exists():
-        create_model_folder(config.model, folder, config.seed)
+    if not folder.exists():
+        # Ranks do this side by side: the folder appears whole, and the first one wins; all make the same.
+        draft = Path(tempfile.mkdtemp(prefix=".model-", dir=run_folder))
+        create_model_folder(config.model, draft, config.seed)
+        try:
+            draft.rename(folder)
+        except OSError:
+            shutil.rmtree(draft)
     return folder
 
 

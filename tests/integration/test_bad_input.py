@@ -196,7 +196,7 @@ def test_a_task_longer_than_the_context_fails_with_its_reason_and_the_run_goes_o
 def test_when_all_tasks_are_too_long_the_run_ends_and_says_so(evaluated: int, tmp_path: Path, play: Play):
     words = ("buffer.max_failed_groups=10", f"eval.tasks={evaluated}", "tasks.held_out_fraction=0.3")
     code, message = play(tasks(tmp_path, rows(LONG)), *words)
-    assert code == 1 and message.startswith("failed: the first 1"), message
+    assert code == 1 and message.startswith("failed: the first "), message
     assert "groups have failed, and no sample has a reward (buffer.max_failed_groups is 10)" in message
     assert "tokens; with rollout.max_completion_length=5 it must have 1 to 27 to fit" in message
     assert books(tmp_path)["failed"] >= 40

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import launch
+from buffers.records.query import query
 
 SMOKE = str(Path(launch.__file__).parent / "configs" / "smoke.yaml")
 
@@ -55,10 +56,17 @@ def test_every_published_hash_of_an_async_run_is_reproduced(run: Path, capsys: p
 
 
 def test_one_flipped_bit_of_one_payload_changes_the_result(run: Path, capsys: pytest.CaptureFixture[str]):
+    # A sample that moved the weights: of a group whose rewards differ.
+    moved = query(run, """
+        SELECT any_value(e.id) AS id FROM events e JOIN scores s ON s.trajectory_id = e.id
+        WHERE e.event = 'trained' AND e.version = 0 GROUP BY e.task HAVING min(s.value) < max(s.value) LIMIT 1
+    """).to_pylist()[0]["id"]
+
     def flip(table: pa.Table) -> pa.Table:
         column = table.column("logprobs").combine_chunks()
-        values = np.array(column.values)
-        sampled = int(np.flatnonzero(values)[0])
+        values, row = np.array(column.values), table.column("id").to_pylist().index(moved)
+        first = column.offsets[row].as_py()
+        sampled = first + int(np.flatnonzero(values[first:])[0])
         values[sampled : sampled + 1].view(np.uint32)[:] ^= 1 << 20
         changed = pa.ListArray.from_arrays(column.offsets, pa.array(values))
         return table.set_column(table.schema.get_field_index("logprobs"), table.schema.field("logprobs"), changed)

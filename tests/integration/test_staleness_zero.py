@@ -26,6 +26,7 @@ from buffers.run_folder import RunFolder
 from configs.load import load_config
 from configs.schema import RunConfig
 
+LOST = "reason = 'worker_lost'"
 PRESET = Path(launch.__file__).parent / "configs" / "smoke.yaml"
 
 TRAINED = """
@@ -132,27 +133,27 @@ def test_async_on_ray_with_a_killed_worker_equals_sync(tmp_path: Path, sync: Any
     killed: list[str] = []
 
     async def kill_a_busy_worker(path: Path) -> None:
-        """SIGKILL one of three workers once it holds leases and the first version has been trained."""
+        """SIGKILL workers, once the first version has been trained, until one of them held leases."""
         from actors import ray_adapter
 
-        while not (path / "ledger").exists() or not await asyncio.to_thread(_trained, path):
+        while not (path / "ledger").exists() or not await asyncio.to_thread(_count, path, "event = 'trained'"):
             await asyncio.sleep(0.05)
         supervisor = ray_adapter.find("supervisor")
-        status = await supervisor.call("status", deadline_s=30, awaiting="status")
-        name, pid = next(iter(status["pools"]["rollout"]["pids"].items()))
-        os.kill(pid, signal.SIGKILL)
-        killed.append(name)
+        while not await asyncio.to_thread(_count, path, LOST):
+            status = await supervisor.call("status", deadline_s=30, awaiting="status")
+            name, pid = next(iter(status["pools"]["rollout"]["pids"].items()))
+            if name not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(name)
+            await asyncio.sleep(0.5)
 
     run = play(
-        tmp_path, "killed", "cluster.address=null", "rollout.workers=3", "rollout.max_delay_s=0.3",
+        tmp_path, "killed", "cluster.address=null", "rollout.workers=3", "rollout.max_delay_s=1.0",
         "cluster.heartbeat_s=0.2", disturb=kill_a_busy_worker,
     )  # fmt: skip
-    assert killed
-    lost = query(tmp_path / "killed", "SELECT count(*) AS n FROM events WHERE reason = 'worker_lost'").to_pylist()
-    assert lost[0]["n"] > 0, "the killed worker held nothing: the test proved nothing"
+    assert _count(tmp_path / "killed", LOST), f"killed {killed}, which held nothing: the test proved nothing"
     assert differences(sync, run) == []
 
 
-def _trained(path: Path) -> int:
-    rows = query(path, "SELECT count(*) AS n FROM events WHERE event = 'trained'").to_pylist()
-    return int(rows[0]["n"])
+def _count(path: Path, condition: str) -> int:
+    return int(query(path, f"SELECT count(*) AS n FROM events WHERE {condition}").to_pylist()[0]["n"])
