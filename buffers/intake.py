@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from buffers.barrier import GroupBarrier
+from buffers.live_groups import Verdict
 from buffers.messages import Reply
 from buffers.samples import to_samples
 from buffers.scores import Sample
-from buffers.stream import StreamBuffer, Verdict
+from buffers.stream import StreamBuffer
 from buffers.transport import Handle, HandleSet
 from configs.errors import DeadlineExceeded, MemberLost
 

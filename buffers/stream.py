@@ -1,11 +1,10 @@
 """The stream buffer: the state machine between the workers and the learner.
 
-It admits groups, leases their slots, takes payloads and verdicts, composes batches under the
-staleness bound, and writes every step of every slot to the ledger. It is a plain object without
-waits; `buffers.host` adds the waiting, `buffers.intake` the loops.
+It admits groups, leases their slots and composes batches under the staleness bound; what workers bring is
+`buffers.live_groups`' part. It is a plain object without waits; `buffers.host` adds the waiting,
+`buffers.intake` the loops.
 
-    lease -> accept -> generated -> scored -> compose -> commit
-                \\______ lose / fail: a new attempt, or a failed slot ______/
+    lease -> (accept -> generated -> scored) -> compose -> batched -> commit
 """
 
 from __future__ import annotations
@@ -18,21 +17,17 @@ import pyarrow as pa
 
 from buffers.admission import may_admit
 from buffers.filters import Filter
-from buffers.groups import Group, Member, MemberState, Row
-from buffers.identity import GroupKey, Slot
+from buffers.groups import Group, MemberState, Row
 from buffers.ledger import Event, EventKind, Ledger
-from buffers.payloads import PayloadStore
+from buffers.live_groups import LiveGroups
 from buffers.samplers import BufferView, Sampler
 from buffers.schema import with_rewards
-from buffers.scores import Score
 from buffers.staleness import age, can_wait
 from buffers.trajectory import Task, Unit
 from configs.errors import RunError
 from configs.schema import BatchConfig, BufferConfig
 
-__all__ = ["Batch", "StreamBuffer", "TaskCursor", "Verdict"]
-
-FAILURE_CHARACTERS = 400
+__all__ = ["Batch", "StreamBuffer", "TaskCursor"]
 
 
 class TaskCursor(Protocol):
@@ -53,14 +48,6 @@ class TaskCursor(Protocol):
         ...
 
 
-class Verdict(Protocol):
-    """What the reward graph says of one trajectory."""
-
-    scores: Mapping[str, Score]
-    total: float | None
-    detail: str
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """What one update consumes."""
@@ -75,8 +62,8 @@ class Batch:
         return [row.id for row in self.rows]
 
 
-class StreamBuffer:
-    """Admission, leases, groups, batches."""
+class StreamBuffer(LiveGroups):
+    """Live groups, who may work on them, and the batches made of them."""
 
     def __init__(
         self,
@@ -92,22 +79,15 @@ class StreamBuffer:
         version: int = 0,
         trained_groups: int = 0,
     ) -> None:
+        size = batch.num_generations
+        super().__init__(config, source=tasks.name, num_generations=size, filters=filters, ledger=ledger, clock=clock)
         self.version = version
         self.draining = False
-        self.dropped: dict[str, int] = {}
-        self.payloads = PayloadStore()
-        self._config, self._batch, self._max_staleness = config, batch, max_staleness
-        self._tasks, self._sampler, self._filters = tasks, sampler, filters
-        self._ledger, self._clock = ledger, clock
-        self._groups: dict[GroupKey, Group] = {}
+        self._batch, self._max_staleness = batch, max_staleness
+        self._tasks, self._sampler = tasks, sampler
         self._trained: list[Group] = []
-        self._pending: list[Member] = []
-        self._unscored: dict[str, tuple[Member, Row]] = {}
-        self._completions = 0
+        """Kept for replay."""
         self._trained_groups = trained_groups
-        self._futile_groups: int | None = 0
-        """Groups that failed wholly; None from the first group with a reward on."""
-        self._last_failure = ""
         self._fresh_later = batch.prompts_per_update - sampler.most(batch.prompts_per_update)
 
     # -- admission and leases -------------------------------------------------------------------
@@ -118,7 +98,7 @@ class StreamBuffer:
 
     def lease(self, worker: str, count: int) -> list[Unit]:
         """Hand out up to `count` slots, admitting whole groups while the formula allows."""
-        if self.draining or self._is_futile():
+        if self.draining or self.futile:
             return []
         while len(self._pending) < count and self._may_admit():
             self._open(self._tasks.cursor, self._tasks.next_group(), {})
@@ -145,111 +125,6 @@ class StreamBuffer:
             max_bytes=self._config.max_bytes,
         )
 
-    def _open(self, ordinal: int, group: tuple[int, int, Task], attempts: Mapping[int, int]) -> None:
-        epoch, position, task = group
-        slots = [Slot(self._tasks.name, epoch, position, sample) for sample in range(self._batch.num_generations)]
-        members = [Member(slot=slot, attempt=attempts.get(slot.sample, 0)) for slot in slots]
-        key = slots[0].group
-        self._groups[key] = Group(key=key, ordinal=ordinal, task=task, members=members)
-        self._pending += members
-        self._ledger.record([Event(EventKind.ADMITTED, m.slot, m.attempt, version=self.version) for m in members])
-
-    # -- what workers bring ---------------------------------------------------------------------
-
-    def accept(self, table: pa.Table) -> pa.Table | None:
-        """Take a message of trajectories; return the rows that belong to a leased attempt.
-
-        Late and repeated rows are left out: their slot has a newer attempt, or is done.
-        """
-        columns = table.select(
-            ["source", "epoch", "task", "sample", "attempt", "node", "id", "oldest_version", "num_sampled"]
-        ).to_pylist()
-        runs = [len(values) for values in table.column("version_values").to_pylist()]
-        wanted: list[int] = []
-        members: list[Member] = []
-        for at, c in enumerate(columns):
-            slot = Slot(c["source"], c["epoch"], c["task"], c["sample"])
-            member = self._member(slot)
-            if member and member.state is MemberState.LEASED and member.attempt == c["attempt"]:
-                wanted.append(at)
-                members.append(member)
-        if not wanted:
-            return None
-        kept = table if len(wanted) == table.num_rows else table.take(wanted)
-        message = self.payloads.put(kept)
-        for index, (at, member) in enumerate(zip(wanted, members, strict=True)):
-            c = columns[at]
-            oldest = member.floor if c["oldest_version"] < 0 else c["oldest_version"]
-            row = Row(c["id"], c["node"], message, index, oldest, c["num_sampled"], runs[at])
-            member.rows.append(row)
-            self._unscored[row.id] = (member, row)
-        for member in members:
-            member.state = MemberState.RECEIVED
-            member.floor = min(row.oldest_version for row in member.rows)
-        return kept
-
-    def generated(self, ids: Sequence[str]) -> None:
-        """Their payloads are on disk."""
-        held = [self._unscored[i] for i in ids if i in self._unscored]
-        for _, row in held:
-            row.stored = True
-        self._ledger.record([Event(EventKind.GENERATED, m.slot, m.attempt, row.node) for m, row in held])
-
-    def scored(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Take verdicts by trajectory id. An invalid one fails its trajectory; it is never a reward of 0."""
-        events: list[Event] = []
-        members: list[Member] = []
-        for row_id, verdict in verdicts.items():
-            member, row = self._unscored.pop(row_id, (None, None))
-            if member is None or row is None:
-                continue
-            row.scored, row.reward = True, verdict.total
-            row.parts = {name: score.value for name, score in verdict.scores.items()}
-            members.append(member)
-            events.append(Event(EventKind.SCORED, member.slot, member.attempt, row.node))
-            if row.reward is None:
-                self._count("invalid_score")
-                self._last_failure = verdict.detail
-                events.append(Event(EventKind.FAILED, member.slot, member.attempt, row.node, reason=verdict.detail))
-        self._ledger.record(events)
-        self._settle(members)
-
-    def fail(self, slot: Slot, attempt: int, reason: str, retry: bool) -> None:
-        """A worker could not produce this attempt."""
-        member = self._member(slot)
-        if member and member.state is MemberState.LEASED and member.attempt == attempt:
-            if retry and attempt + 1 < self._config.max_attempts:
-                self._again(member, reason)
-            else:
-                self._give_up(member, reason)
-                self._settle([member])
-
-    def lose(self, worker: str) -> int:
-        """A worker is gone: its leased slots become new attempts. Returns how many."""
-        lost = [
-            m for g in self._groups.values() for m in g.members if m.worker == worker and m.state is MemberState.LEASED
-        ]
-        for member in lost:
-            if member.attempt + 1 < self._config.max_attempts:
-                self._again(member, "worker_lost")
-            else:
-                self._give_up(member, f"worker_lost {self._config.max_attempts} times")
-        self._settle(lost)
-        return len(lost)
-
-    def expire(self) -> int:
-        """Fail members still missing after their group's deadline. Returns how many."""
-        late: list[Member] = []
-        for group in self._groups.values():
-            if group.complete or group.started_at < 0:
-                continue
-            if self._clock() - group.started_at > self._config.group_deadline_s:
-                late += [m for m in group.members if m.state is not MemberState.DONE]
-        for member in late:
-            self._give_up(member, f"group_deadline of {self._config.group_deadline_s:g} s passed")
-        self._settle(late)
-        return len(late)
-
     # -- batches --------------------------------------------------------------------------------
 
     def compose(self) -> Batch | None:
@@ -258,12 +133,8 @@ class StreamBuffer:
         Raises:
           RunError: every group failed since the start; the message says why the last one did.
         """
-        if self._is_futile():
-            raise RunError(
-                f"the first {self._futile_groups} groups have failed, and no sample has a reward "
-                f"(buffer.max_failed_groups is {self._config.max_failed_groups}); correct the cause and start again: "
-                f"{self._shown_failure()}"
-            )
+        if self.futile:
+            raise RunError(self.futile)
         if self._config.staleness_policy == "drop":
             self._drop_stale()
         view = self._view()
@@ -321,10 +192,6 @@ class StreamBuffer:
     def leased(self) -> int:
         return sum(m.state is MemberState.LEASED for g in self._groups.values() for m in g.members)
 
-    def incomplete_groups(self) -> set[str]:
-        """Return the groups, by name, that workers still have to bring samples of."""
-        return {str(g.key) for g in self._groups.values() if any(m.to_come for m in g.members)}
-
     def awaiting(self) -> str:
         """Say what the next batch waits for, by id."""
         ready = sum(g.complete for g in self._groups.values())
@@ -332,7 +199,7 @@ class StreamBuffer:
         return (
             f"version {self.version}: {ready} of {self._batch.prompts_per_update} groups complete; "
             f"{len(missing)} samples missing, first {', '.join(missing[:3]) or 'none'}"
-            + (f"; the last one that failed: {self._shown_failure()}" if self._last_failure else "")
+            + (f"; the last one that failed: {self.last_failure}" if self.last_failure else "")
         )
 
     # -- inside ---------------------------------------------------------------------------------
@@ -363,80 +230,6 @@ class StreamBuffer:
                 self._count("stale", len(group.members))
                 self._redo(group, "stale")
 
-    def _redo(self, group: Group, reason: str) -> None:
-        """Generate a whole group again."""
-        group.completed, group.started_at = -1, -1.0
-        for member in group.members:
-            self._discard(member)
-            self._again(member, reason)
-
-    def _again(self, member: Member, reason: str) -> None:
-        events = [Event(EventKind.DROPPED, member.slot, member.attempt, reason=reason)]
-        member.attempt += 1
-        events.append(Event(EventKind.ADMITTED, member.slot, member.attempt, version=self.version))
-        self._ledger.record(events)
-        member.state, member.worker = MemberState.PENDING, ""
-        self._pending.insert(0, member)
-
-    def _give_up(self, member: Member, reason: str) -> None:
-        if member.state is MemberState.PENDING:
-            self._pending.remove(member)
-        self._discard(member)
-        self._count("failed")
-        self._last_failure = reason
-        self._ledger.record([Event(EventKind.FAILED, member.slot, member.attempt, reason=reason)])
-        member.state = MemberState.DONE
-
-    def _settle(self, members: Iterable[Member]) -> None:
-        """Finish members whose rows are all scored, and groups whose members are all finished."""
-        touched: dict[GroupKey, None] = {}
-        for member in members:
-            if member.state is MemberState.RECEIVED and all(row.scored for row in member.rows):
-                member.state = MemberState.DONE
-                self.payloads.release([row for row in member.rows if row.reward is None])
-            touched[member.slot.group] = None
-        for key in touched:
-            group = self._groups.get(key)
-            if group and not group.complete and all(m.state is MemberState.DONE for m in group.members):
-                self._complete(group)
-
-    def _complete(self, group: Group) -> None:
-        group.completed = self._completions
-        self._completions += 1
-        rewards = [row.reward for row in group.valid_rows if row.reward is not None]
-        if not rewards:
-            if self._futile_groups is not None:
-                self._futile_groups += 1
-            self._drop(group, "no valid member")
-            return
-        self._futile_groups = None
-        for rule in self._filters:
-            reason = rule.reason(rewards)
-            if reason is not None:
-                self._count(reason, len(group.members))
-                self._drop(group, reason)
-                return
-
-    def _drop(self, group: Group, reason: str) -> None:
-        """Give a group up for good; `accepted` falls, so another one is admitted."""
-        del self._groups[group.key]
-        events = []
-        for member in group.members:
-            if member.state is MemberState.PENDING:
-                self._pending.remove(member)
-            if member.state is not MemberState.DONE or member.valid_rows:
-                events.append(Event(EventKind.DROPPED, member.slot, member.attempt, reason=reason))
-            self._discard(member)
-        self._ledger.record(events)
-
-    def _discard(self, member: Member) -> None:
-        """Forget the payloads of an attempt; the invalid rows of a DONE member are gone already."""
-        rows = member.valid_rows if member.state is MemberState.DONE else member.rows
-        for row in rows:
-            self._unscored.pop(row.id, None)
-        self.payloads.release(rows)
-        member.rows = []
-
     def _forget_trained(self) -> None:
         """Release the payloads that nothing will read again."""
         kept = []
@@ -462,16 +255,3 @@ class StreamBuffer:
             for row in batch.rows
         ]
 
-    def _is_futile(self) -> bool:
-        """Return whether so many groups failed before any reward that the cause is the input, not an outage."""
-        return self._futile_groups is not None and self._futile_groups >= self._config.max_failed_groups
-
-    def _shown_failure(self) -> str:
-        return " ".join(self._last_failure.split())[:FAILURE_CHARACTERS]
-
-    def _member(self, slot: Slot) -> Member | None:
-        group = self._groups.get(slot.group)
-        return group.members[slot.sample] if group and slot.sample < len(group.members) else None
-
-    def _count(self, reason: str, amount: int = 1) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + amount
