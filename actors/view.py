@@ -11,6 +11,7 @@ its field out.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -145,7 +146,9 @@ class PlainView:
         return True
 
     def _say(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
+        # Whoever read our lines may be gone; that is no reason to end a run.
+        with contextlib.suppress(BrokenPipeError):
+            print(line, file=self._out, flush=True)
 
 
 def make_view(

@@ -17,7 +17,7 @@ from buffers.records.audit import audit
 from buffers.records.examples import example_rows
 from buffers.records.report import write_report
 from buffers.transport import Handle
-from configs.errors import RunError
+from configs.errors import DeadlineExceeded, RunError
 from configs.schema import RunConfig
 from learners.driver import LearnerDriver, Listener
 from learners.summary import summarise
@@ -124,16 +124,34 @@ class Session:
             self.version = (await self._call_all(ranks, "resume", "checkpoint"))[0]
         elif wanted := self._config.warm_start.updates:
             self._announcer.phase(f"warm start: up to {wanted} supervised updates")
-            training = asyncio.create_task(self._call_all(ranks, "warm_start", "warm start"))
-            while not (await asyncio.wait([training], timeout=PROGRESS_S))[0]:
-                made, loss = await self._call(ranks[0], "warm_start_progress", "progress of the warm start")
-                self._announcer.progress("warm start", made, wanted, f"{loss:.3f} nats per token")
-            updates, loss = training.result()[0]
+            updates, loss = await self._warm_start(ranks, wanted)
             self._announcer.phase(f"warm start ended after {updates} updates at {loss:.3f} nats per token")
 
-    async def _call_all(self, ranks: Sequence[Handle], method: str, awaiting: str) -> list[Any]:
+    async def _warm_start(self, ranks: Sequence[Handle], wanted: int) -> tuple[int, float]:
+        """Return (updates made, last loss).
+
+        It may take any time while it gets on; owner of the wait: rank 0.
+        """
+        patience_s, loop = self._config.learner.update_deadline_s, asyncio.get_running_loop()
+        training = asyncio.create_task(self._call_all(ranks, "warm_start", "warm start", patience_s * (wanted + 1)))
+        last, since = 0, loop.time()
+        while not (await asyncio.wait([training], timeout=PROGRESS_S))[0]:
+            made, loss = await self._call(ranks[0], "warm_start_progress", "progress of the warm start")
+            if made > last:
+                last, since = made, loop.time()
+                self._announcer.progress("warm start", made, wanted, f"{loss:.3f} nats per token")
+            elif loop.time() - since > patience_s:
+                training.cancel()
+                raise DeadlineExceeded(f"warm start: no update within {patience_s:g} s (learner.update_deadline_s)")
+        result: tuple[int, float] = training.result()[0]
+        return result
+
+    async def _call_all(
+        self, ranks: Sequence[Handle], method: str, awaiting: str, deadline_s: float | None = None
+    ) -> list[Any]:
         """Call every rank at once: their collectives wait for each other."""
-        return await asyncio.gather(*(self._call(rank, method, awaiting) for rank in ranks))
+        limit = self._deadline_s if deadline_s is None else deadline_s
+        return await asyncio.gather(*(rank.call(method, deadline_s=limit, awaiting=awaiting) for rank in ranks))
 
     async def _commands(self) -> Sequence[str]:
         """Pass on what happened to members; return what users ask of the learner."""

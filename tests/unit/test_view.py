@@ -240,3 +240,14 @@ def test_a_quiet_view_says_only_warnings(capsys: pytest.CaptureFixture[str]) -> 
     view.summary(SUMMARY)
     view.warning("disk is full")
     assert errors.getvalue() == "warning: disk is full\n" and capsys.readouterr().out == ""
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run():
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    view = PlainView(Gone())
+    view.phase("streaming")
+    view.evaluation(3, 0.5)
+    view.close()
