@@ -116,6 +116,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("idle", " · ".join(f"{who} {100 * share:.0f} %" for who, share in idle.items() if share is not None)),
         ("wall time", duration(summary["wall_s"]) if summary.get("wall_s") is not None else ""),
         ("weights", _joined(summary, {"policy_version": "version {}", "weights_sha256": "sha256 {:.12}"})),
+        ("report", str(summary.get("report") or "")),
     ]
     return [row for row in rows if row[1]]
 

@@ -100,7 +100,7 @@ class Session:
         )
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         if self._config.logging.report:
-            write_report(folder, example_rows(folder))
+            return summary | {"report": str(write_report(folder, example_rows(folder)))}
         return summary
 
     async def _stream(self, driver: LearnerDriver, buffer: Handle, rank: Handle) -> str:
