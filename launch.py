@@ -40,7 +40,7 @@ DEFAULT_PRESET = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted twice."""
+    """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted before the stream began."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbs: dict[str, Callable[[list[str]], int]] = {
         "run": run, "check": check, "list": list_components,
