@@ -261,7 +261,9 @@ class LearnerConfig:
     minibatches: int = 1
     """Optimiser steps per pass."""
     micro_batch_tokens: int = 8192
-    """Padded tokens of one forward pass."""
+    """Tokens of one forward pass, with their padding."""
+    packing: str = "auto"
+    """padded (rows of about equal length) | varlen (one row of all, in blocks on a GPU) | auto: varlen on a GPU."""
     logits_chunk: int = 8192
     """Token positions whose logits exist at a time."""
     max_nonfinite_updates: int = 5
@@ -276,6 +278,7 @@ class LearnerConfig:
         require(self.learning_rate > 0, "learner.learning_rate", self.learning_rate, "be > 0", "3e-4 suits tiny models")
         require(self.beta >= 0, "learner.beta", self.beta, "be >= 0", "0 leaves the reference model out")
         one_of("learner.schedule", self.schedule, ("constant", "linear", "cosine"))
+        one_of("learner.packing", self.packing, ("auto", "padded", "varlen"))
 
 
 @dataclass(kw_only=True)

@@ -1,19 +1,21 @@
-"""How the ranks of a learner group add up: one sum per optimiser step.
+"""How the ranks of a learner group add up: gradients in the backward pass, metrics after it.
 
 Gradients are summed, not averaged: each rank has already divided its losses by the global
-denominators. One flat bucket per step does what DDP does with a hook per bucket, without a
-collective per micro-batch; the result is the same on every rank, so that all of them take, or
-skip, the same step.
+denominators. torch's DistributedDataParallel sends them off in buckets while the backward pass of a
+rank's last micro-batch goes on; the earlier ones only accumulate. The result is the same on every
+rank, so that all of them take, or skip, the same step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Protocol
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from configs.errors import MemberLost
 
@@ -26,16 +28,32 @@ class Collective(Protocol):
     rank: int
     size: int
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over ranks.
+    def join(self, module: nn.Module) -> nn.Module:
+        """Return `module` with rank 0's weights, whose backward passes within `backward` add up over ranks.
 
         Raises:
           MemberLost: a rank did not take part in time.
         """
         ...
 
-    def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
-        """Replace each tensor by rank 0's."""
+    def backward(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Surround the forward and backward pass of a micro-batch.
+
+        Args:
+          module: what `join` returned.
+          last: the last one of an optimiser step; every rank has exactly one.
+
+        Raises:
+          MemberLost: a rank did not take part in time.
+        """
+        ...
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace the tensor by its sum over ranks.
+
+        Raises:
+          MemberLost: a rank did not take part in time.
+        """
         ...
 
     def close(self) -> None:
@@ -48,11 +66,14 @@ class Alone:
 
     rank, size = 0, 1
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to add."""
+    def join(self, module: nn.Module) -> nn.Module:
+        return module
 
-    def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
-        """Nothing to receive."""
+    def backward(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def sum(self, tensor: Tensor) -> None:
+        """Nothing to add."""
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -63,42 +84,48 @@ class RankGroup:
 
     def __init__(self, address: str, rank: int, size: int, deadline_s: float, *, device: str = "cpu") -> None:
         self.rank, self.size, self._deadline_s = rank, size, deadline_s
-        backend = "nccl" if device.startswith("cuda") else "gloo"
-        with self._lost_within(f"meeting at {address}"):
+        # Metrics are summed on the CPU, wherever the gradients are.
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        with self._expecting(f"meeting at {address}"):
             distributed.init_process_group(
                 backend, init_method=address, rank=rank, world_size=size, timeout=timedelta(seconds=deadline_s)
             )
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        flat = torch.cat([t.reshape(-1) for t in tensors])
-        with self._lost_within("gradient sum"):
-            distributed.all_reduce(flat)
-        start = 0
-        for tensor in tensors:
-            tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-            start += tensor.numel()
+    def join(self, module: nn.Module) -> nn.Module:
+        with self._expecting("weights from rank 0"):
+            parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        parallel.register_comm_hook(None, summed)
+        return parallel
 
-    def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
-        with self._lost_within("weights from rank 0"), torch.no_grad():
-            for name in sorted(tensors):
-                distributed.broadcast(tensors[name].detach(), src=0)
+    @contextmanager
+    def backward(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        if last:
+            with self._expecting("gradient sum"):
+                yield
+        else:
+            with module.no_sync():  # type: ignore[operator]
+                yield
+
+    def sum(self, tensor: Tensor) -> None:
+        with self._expecting("sum of metrics"):
+            distributed.all_reduce(tensor)
 
     def close(self) -> None:
         distributed.destroy_process_group()
 
-    def _lost_within(self, awaited: str) -> _Lost:
-        return _Lost(f"learner rank {self.rank} of {self.size}: no {awaited} within {self._deadline_s:g} s")
+    @contextmanager
+    def _expecting(self, awaited: str) -> Iterator[None]:
+        """Turn the RuntimeError of a broken collective into the MemberLost that the supervisor acts on."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            lost = f"learner rank {self.rank} of {self.size}: no {awaited} within {self._deadline_s:g} s"
+            raise MemberLost(f"{lost}; a rank is gone: {error}") from error
 
 
-class _Lost:
-    """Turns gloo's RuntimeError into the MemberLost that the supervisor acts on."""
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError):
-            raise MemberLost(f"{self._message}; a rank is gone: {error}") from error
+def summed(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings
+    """Add a bucket of gradients up; DistributedDataParallel would divide by the number of ranks."""
+    future = distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return future.then(lambda done: done.value()[0])

@@ -5,7 +5,7 @@ Dimensions: B sequences of a micro-batch, C loss tokens (padded), N loss tokens 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,15 @@ from learners.batch import Batch
 from learners.losses.base import Denominators, Loss, LossInputs, Metrics, log_ratio
 from learners.losses.importance import mismatch_metrics
 from learners.losses.kl import k3, reference_kl
-from learners.models.logprobs import token_logprobs
-from learners.packing import MicroBatch, pack
+from learners.packing import MicroBatch
 
-__all__ = ["Objective", "Prepared", "micro_logprobs"]
+__all__ = ["Objective", "Prepared", "Score"]
 
 SUPPLIED = frozenset({"current", "behaviour", "proximal", "reference", "rewards", "entropy"})
 
 
-def micro_logprobs(network: Any, micro: MicroBatch, chunk: int) -> tuple[Tensor, Tensor]:
-    """Return ([N] nats log pi of the loss tokens, [N] nats entropy of their distributions).
-
-    Logits exist only where a loss token is predicted, `chunk` positions at a time.
-    """
-    hidden = network.forward(micro.tokens, micro.positions, micro.mask)
-    chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, micro.sources)
-    logprobs, entropy = token_logprobs(chosen, micro.targets, network.logits, micro.temperatures, chunk)
-    return logprobs, entropy
+Score = Callable[[MicroBatch], tuple[Tensor, Tensor]]
+"""A `learners.scorer.Scorer`, alone or joined with those of other ranks."""
 
 
 @dataclass(slots=True)
@@ -55,11 +47,19 @@ class Prepared:
 class Objective:
     """Policy loss plus beta times the KL to the reference, and the metrics beside them."""
 
-    def __init__(self, loss: Loss, *, beta: float, budget: int, chunk: int, device: str = "cpu") -> None:
+    def __init__(self, loss: Loss, *, beta: float, pack: Callable[..., list[MicroBatch]], device: str = "cpu") -> None:
+        """Combine a loss with `beta` times the KL to the reference.
+
+        Args:
+          pack: `learners.packing.pack` with its settings.
+
+        Raises:
+          ConfigError: the loss asks for something that is not there.
+        """
         if unknown := loss.inputs - SUPPLIED:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"learner.loss asks for {names}; a policy learner supplies {', '.join(sorted(SUPPLIED))}")
-        self._loss, self._beta, self._budget, self._chunk, self._device = loss, beta, budget, chunk, device
+        self._loss, self._beta, self._pack, self._device = loss, beta, pack, device
 
     @property
     def needs_reference(self) -> bool:
@@ -71,17 +71,17 @@ class Objective:
         Args:
           advantages: [all, T] of the whole batch, left-aligned over loss tokens.
         """
-        micros = pack(batch.items, rows, budget=self._budget, coupling=self._loss.coupling)
-        return [self._prepare(batch, micro.to(self._device), advantages) for micro in micros]
+        micros = self._pack(batch.items, rows, coupling=self._loss.coupling)
+        return [self._prepare(batch, micro, advantages) for micro in micros]
 
-    def logprobs(self, network: Any, prepared: Prepared) -> Tensor:
+    def logprobs(self, score: Score, prepared: Prepared) -> Tensor:
         """Return [B, C] nats, without gradient."""
         with torch.no_grad():
-            return prepared.micro.grid(micro_logprobs(network, prepared.micro, self._chunk)[0])
+            return prepared.micro.grid(score(prepared.micro)[0])
 
-    def evaluate(self, network: Any, prepared: Prepared, denominators: Denominators) -> tuple[Tensor, Metrics]:
+    def evaluate(self, score: Score, prepared: Prepared, denominators: Denominators) -> tuple[Tensor, Metrics]:
         """Return ([] loss with gradient, metrics), additive over micro-batches and ranks."""
-        logprobs, entropy = micro_logprobs(network, prepared.micro, self._chunk)
+        logprobs, entropy = score(prepared.micro)
         return self.combine(prepared, prepared.micro.grid(logprobs), prepared.micro.grid(entropy), denominators)
 
     def combine(

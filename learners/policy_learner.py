@@ -7,11 +7,13 @@ gradients of its micro-batches, then those of all ranks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -27,15 +29,19 @@ from learners.losses import LOSSES
 from learners.losses.base import Denominators
 from learners.losses.importance import effective_sample_size
 from learners.models.load import load_network
-from learners.objective import Objective, Prepared, micro_logprobs
+from learners.objective import Objective, Prepared
 from learners.optimiser import Optimiser
-from learners.packing import pack
+from learners.packing import MicroBatch, pack
 from learners.progress import LearnerState, Progress
 from learners.schedule import learning_rate
+from learners.scorer import Scorer
 
 __all__ = ["PolicyLearner"]
 
 Metrics = dict[str, float]
+
+NOTHING = Item(np.zeros(2, np.int64), np.ones(1, np.int64), np.zeros(1, np.float32), 1.0, 0)
+"""The shortest sequence with a loss token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +81,17 @@ class PolicyLearner:
         self._collective: Collective = collective or Alone()
         self._advantage: Advantage = construct(ADVANTAGES, config.advantage, "learner.advantage")
         loss = construct(LOSSES, config.loss, "learner.loss")
-        self._objective = Objective(
-            loss, beta=config.beta, budget=config.micro_batch_tokens, chunk=config.logits_chunk, device=model.device
-        )
-        self._device = model.device
+        varlen = config.packing == "varlen" or (config.packing == "auto" and model.device.startswith("cuda"))
+        self._pack = partial(pack, budget=config.micro_batch_tokens, varlen=varlen, device=model.device)
+        self._objective = Objective(loss, beta=config.beta, pack=self._pack, device=model.device)
         self._metric_names = self._objective.metric_names()
         self._rate(0)
         self.network: Any = load_network(model, folder)
-        self._collective.broadcast(self.weights())
+        self._scorer = Scorer(self.network, config.logits_chunk)
+        self._joined = self._collective.join(self._scorer)
+        (self._nothing,) = self._pack([NOTHING], [0])
         self._optimiser = self.new_optimiser()
-        self._reference: Any = None
+        self._reference: Scorer | None = None
         self.set_reference()
 
     @property
@@ -104,7 +111,7 @@ class PolicyLearner:
     def set_reference(self) -> None:
         """Make the present weights the reference policy, if the loss or `beta` needs one."""
         if self._objective.needs_reference:
-            self._reference = copy.deepcopy(self.network).requires_grad_(False)
+            self._reference = copy.deepcopy(self._scorer).requires_grad_(False)
 
     def new_optimiser(self) -> Optimiser:
         """Return an optimiser of the network without memory."""
@@ -141,17 +148,20 @@ class PolicyLearner:
         total = torch.zeros(1)
         tokens = sum(len(item.targets) for item in items)
         mine = range(self._collective.rank, len(items), self._collective.size)
-        for micro in pack(items, mine, budget=self._config.micro_batch_tokens):
-            loss = -micro_logprobs(self.network, micro.to(self._device), self._config.logits_chunk)[0].sum() / tokens
-            loss.backward()
-            total += loss.detach().cpu()
-        self._collective.sum([*optimiser.gradients, total])
+
+        def loss(micro: MicroBatch) -> Tensor:
+            nats = -self._joined(micro)[0].sum() / tokens
+            total.add_(nats.detach().cpu())
+            return nats
+
+        self._backward(loss, self._pack(items, mine))
+        self._collective.sum(total)
         optimiser.step(rate)
         return float(total)
 
     def state(self) -> LearnerState:
         """Return everything that `load` needs to go on bit for bit; tensors are not copied."""
-        reference = dict(self._reference.named_parameters()) if self._reference is not None else {}
+        reference = dict(self._reference.network.named_parameters()) if self._reference is not None else {}
         return LearnerState(
             progress=copy.copy(self.progress),
             model=self.weights(),
@@ -169,7 +179,7 @@ class PolicyLearner:
         state.check_names({"model": self.weights()} | ({"reference": self.weights()} if self._reference else {}))
         copy_into(self.network, state.model)
         if self._reference is not None:
-            copy_into(self._reference, state.reference)
+            copy_into(self._reference.network, state.reference)
         self._optimiser.load(state.optimiser)
         torch.set_rng_state(state.rng)
         self.progress = copy.copy(state.progress)
@@ -201,18 +211,21 @@ class PolicyLearner:
         several = self._config.num_iterations * self._config.minibatches > 1
         for part in parts:
             if several:
-                part.proximal = self._objective.logprobs(self.network, part)
+                part.proximal = self._objective.logprobs(self._scorer, part)
             if self._reference is not None:
                 part.reference = self._objective.logprobs(self._reference, part)
 
     def _step(self, minibatch: Minibatch, rate: float) -> Metrics:
         """Take one optimiser step; return its metrics."""
         sums = torch.zeros(len(self._metric_names))
-        for part in minibatch.parts:
-            loss, metrics = self._objective.evaluate(self.network, part, minibatch.denominators)
-            loss.backward()
-            sums += torch.stack([metrics[name] for name in self._metric_names]).cpu()
-        self._collective.sum([*self._optimiser.gradients, sums])
+
+        def loss(part: Prepared) -> Tensor:
+            value, metrics = self._objective.evaluate(self._joined, part, minibatch.denominators)
+            sums.add_(torch.stack([metrics[name] for name in self._metric_names]).cpu())
+            return value
+
+        self._backward(loss, minibatch.parts)
+        self._collective.sum(sums)
         result = dict(zip(self._metric_names, sums.tolist(), strict=True))
         mean, mean_square = result["rollout/is_ratio/mean"], result.pop("rollout/is_ratio/mean_square")
         norm, taken = self._optimiser.step(rate)
@@ -221,6 +234,15 @@ class PolicyLearner:
             "optim/grad_norm": norm,
             "optim/skipped": float(not taken),
         }
+
+    def _backward(self, loss: Callable[[Any], Tensor], parts: Sequence[Any]) -> None:
+        """Add up the gradients of a step over its parts and the ranks."""
+        for part in parts[:-1]:
+            with self._collective.backward(self._joined, last=False):
+                loss(part).backward()
+        with self._collective.backward(self._joined, last=True):
+            # A rank without a part passes nothing through, so that all meet.
+            (loss(parts[-1]) if parts else self._joined(self._nothing)[0].sum() * 0).backward()
 
     def _count_failures(self, failed: bool) -> None:
         self.progress.nonfinite = self.progress.nonfinite + 1 if failed else 0

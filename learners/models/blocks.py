@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from learners.models.visibility import BlockMask, Mask, block_attention
+
 __all__ = [
     "Attend",
     "Attention",
@@ -142,11 +144,18 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     return x * rope[0] + torch.cat((-second, first), -1) * rope[1]
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-    """Return softmax(q k / sqrt(D)) v as [B, T, N, D]; queries [B, T, N, D], keys and values [B, K, S, D]."""
-    grouped = queries.shape[2] != keys.shape[1]
+def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """Return softmax(q k / sqrt(D)) v as [B, T, N, D]; queries [B, T, N, D], keys and values [B, K, T, D]."""
+    queries = queries.transpose(1, 2)
+    if isinstance(mask, BlockMask):
+        return block_attention(queries, keys, values, mask, None).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(
-        queries.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+        queries,
+        keys,
+        values,
+        attn_mask=None if mask is None else mask[:, None],
+        is_causal=mask is None,
+        enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return mixed.transpose(1, 2)
 

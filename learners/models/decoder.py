@@ -26,6 +26,7 @@ from learners.models.blocks import (
     head_size,
 )
 from learners.models.cache import KeyValueCache
+from learners.models.visibility import Mask
 
 __all__ = ["CausalDecoder", "unsupported"]
 
@@ -64,22 +65,21 @@ class CausalDecoder(nn.Module):
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._inverse_frequencies, self._rope_scale = rope_frequencies(config)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Mask = None) -> Tensor:
         """Return hidden states after the final norm.
 
         Args:
           tokens: [B, T] long.
           positions: [B, T] long; restart at 0 for each packed sequence.
-          mask: [B, T, T] bool, True where query t may attend to key s; None is causal. A query (of padding)
-            that may attend to nothing gets finite, meaningless states and gradients.
+          mask: which keys a query sees; a query of padding that sees nothing gets finite, meaningless
+            states and gradients.
 
         Returns:
           [B, T, H]
         """
-        heads_mask = None if mask is None else mask[:, None]
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            return attention(queries, keys.transpose(1, 2), values.transpose(1, 2), heads_mask, causal=mask is None)
+            return attention(queries, keys.transpose(1, 2), values.transpose(1, 2), mask)
 
         return self._run(tokens, positions, attend)
 

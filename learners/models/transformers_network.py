@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import AttentionInterface
 
 from configs.errors import DataError
 from learners.models.cache import KeyValueCache, Places
+from learners.models.visibility import BlockMask, Mask, block_attention
 
 __all__ = ["TransformersNetwork"]
+
+ATTENTION = "headrace"
+"""The name of `attend` among transformers' attention functions."""
 
 
 class TransformersNetwork(nn.Module):
@@ -32,19 +38,22 @@ class TransformersNetwork(nn.Module):
         # In a tuple, so that nn.Module does not register it and weights keep their Hugging Face names.
         self._wrapped = (model,)
         self.config = model.config
+        model.set_attn_implementation(ATTENTION)
         self._check_head()
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Mask = None) -> Tensor:
         """Return hidden states after the final norm.
 
         Args:
           tokens: [B, T] long.
           positions: [B, T] long.
-          mask: [B, T, T] bool, True where query t may attend to key s; None is causal.
+          mask: which keys a query sees.
 
         Returns:
           [B, T, H]
         """
+        if isinstance(mask, BlockMask):
+            return self._run(tokens, positions, mask, None)
         if mask is None:
             width = tokens.shape[1]
             mask = torch.ones(width, width, dtype=torch.bool, device=tokens.device).tril().expand(len(tokens), -1, -1)
@@ -82,7 +91,7 @@ class TransformersNetwork(nn.Module):
     def _dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    def _run(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
+    def _run(self, tokens: Tensor, positions: Tensor, mask: Tensor | BlockMask, cache: Cache | None) -> Tensor:
         output = self._wrapped[0].base_model(
             input_ids=tokens,
             position_ids=positions,
@@ -103,6 +112,19 @@ class TransformersNetwork(nn.Module):
                 f"{self.config.model_type} rescales or caps its logits, which TransformersNetwork does not reproduce;"
                 " use a model whose logits are the output embedding of the last hidden state"
             )
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+) -> tuple[Tensor, None]:
+    """Attend as SDPA does, or in blocks; in the form that transformers asks for."""
+    if not isinstance(attention_mask, BlockMask):
+        mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return mixed, None
+    return block_attention(query, key, value, attention_mask, options.get("scaling")).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, attend)
 
 
 class SlotLayer(CacheLayerMixin):

@@ -21,7 +21,8 @@ from configs.schema import LearnerConfig, WarmStartConfig
 from learners.rank import LearnerRank
 
 pytestmark = pytest.mark.integration
-CONFIG = LearnerConfig(beta=0.1, minibatches=2, learning_rate=1e-3, update_deadline_s=60)
+# So few tokens per micro-batch that ranks accumulate over several, and over different numbers of them.
+CONFIG = LearnerConfig(beta=0.1, minibatches=2, micro_batch_tokens=16, learning_rate=1e-3, update_deadline_s=60)
 EXAMPLES = [(str(a), str(9 - a)) for a in range(10)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learner_tables import MODEL, model_folder
 from torch import Tensor, nn
 
 from learners.batch import Item, split_groups
-from learners.objective import micro_logprobs
-from learners.packing import MicroBatch, pack, plan_rows
+from learners.models.load import load_network
+from learners.models.visibility import BLOCK, block_mask, dense_mask
+from learners.packing import MicroBatch, pack
+from learners.rows import Row, plan_rows
+from learners.scorer import Scorer
 
 VOCABULARY = 7
 
@@ -45,7 +50,7 @@ def gradients(items: list[Item], micros: list[MicroBatch]) -> list[Tensor]:
     """Return the gradients of a loss that weighs every loss token differently, followed by its value."""
     network, total = TinyNetwork(), torch.zeros((), dtype=torch.float64)
     for micro in micros:
-        grid = micro.grid(micro_logprobs(network, micro, 3)[0])
+        grid = micro.grid(Scorer(network, 3)(micro)[0])
         for row, member in zip(grid, micro.members, strict=True):
             count = len(items[member].targets)
             total = total + (row[:count] * torch.arange(1, count + 1) * (member + 1)).sum()
@@ -83,6 +88,40 @@ def test_equal_samples_cost_one_forward_pass_and_need_no_mask():
     assert_same(items, budget=100)
 
 
+def test_rows_in_one_follow_each_other_and_see_only_themselves():
+    items = [*EXAMPLE, item([4, 5, 6], [2], group=1)]
+    (micro,) = pack(items, range(4), budget=300, varlen=True)
+    assert micro.tokens.shape == (1, 128) and micro.tokens[0, :9].tolist() == [4, 5, 1, 2, 3, 4, 5, 6, 0]
+    assert micro.positions[0, :9].tolist() == [0, 1, 0, 1, 2, 3, 3, 4, 2]
+    seen = [np.flatnonzero(line).tolist() for line in micro.mask[0].numpy()]
+    assert seen[:4] == [[0], [0, 1], [2], [2, 3]] and seen[8:11] == [[2, 3, 8], [9], [10]]
+    assert_same(items, budget=300, varlen=True)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")  # a CPU has no kernel to compile
+@pytest.mark.parametrize("kind", ["native", "transformers"])
+def test_attention_in_blocks_equals_the_dense_mask(tmp_path, kind):
+    network = load_network(replace(MODEL, network=kind), model_folder(tmp_path / "model"))
+    generator = np.random.default_rng(1)
+    row = Row()
+    for member in range(12):
+        tokens = generator.integers(2, 4, 40).tolist()
+        row.add(member, tokens, row.common(tokens))
+    length = 4 * BLOCK
+    assert 2 * BLOCK < len(row) < length and row.branches
+    tokens, depths = torch.zeros(2, 1, length, dtype=torch.int64)
+    tokens[0, : len(row)], depths[0, : len(row)] = torch.tensor(row.tokens), torch.tensor(row.depths)
+    enter = torch.arange(length)[None].repeat(2, 1)
+    enter[1] += 1
+    enter[:, : len(row)] = torch.tensor(row.nesting())
+    intervals = enter[:1], enter[1:]
+    with torch.no_grad():
+        dense, blocks = (network.forward(tokens, depths, mask(*intervals)) for mask in (dense_mask, block_mask))
+        causal = network.forward(tokens, depths)
+    torch.testing.assert_close(blocks, dense, rtol=1e-5, atol=1e-5)
+    assert (causal - dense).abs().max() > 0.1
+
+
 sequences = st.lists(
     st.tuples(
         st.lists(st.integers(0, 2), min_size=2, max_size=9),  # few tokens, so that prefixes often agree
@@ -95,14 +134,14 @@ sequences = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(sequences, st.sampled_from(["token", "group", "batch"]), st.integers(1, 60))
-def test_gradients_equal_those_of_padding(rows, coupling, budget):
+@settings(max_examples=60, deadline=None)
+@given(sequences, st.sampled_from(["token", "group", "batch"]), st.integers(1, 60), st.booleans())
+def test_gradients_equal_those_of_padding(rows, coupling, budget, varlen):
     items = []
     for tokens, targets, group, temperature in sorted(rows, key=lambda row: row[2]):
         inside = sorted(t for t in targets if t < len(tokens)) or [len(tokens) - 1]
         items.append(item(tokens, inside, group, temperature))
-    assert_same(items, budget=budget, coupling=coupling)
+    assert_same(items, budget=budget, coupling=coupling, varlen=varlen)
 
 
 def test_tool_tokens_inside_a_completion_are_context_without_loss():
