@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted before the stream began."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "run": run, "check": check, "list": list_components,
+        "run": run, "check": check, "list": show_catalogue,
         "eval": partial(offline, "actors.evaluate_command:evaluate"),
         "replay": partial(offline, "learners.replay:replay"), "export": partial(offline, "learners.export:export"),
         **control.COMMANDS, **records.COMMANDS,
@@ -101,11 +101,6 @@ def check(words: list[str]) -> int:
     return show_plan([line for part in parts for line in part], as_json="--json" in words)
 
 
-def list_components(words: list[str]) -> int:
-    """Show components and presets, one line each: `launch.py list [KIND] [--json]`."""
-    return show_catalogue([word for word in words if word != "--json"], as_json="--json" in words)
-
-
 def offline(target: str, words: list[str]) -> int:
     """Run a command of another package on a run folder, without a cluster."""
     code: int = Deferred(target, (words, make_parts))()
@@ -122,6 +117,7 @@ def make_parts(config: RunConfig) -> Parts:
         graph=Deferred("rewards:build", (config.rewards,)),
         combine=Deferred("rewards:build_combine", (config.rewards,)),
         reward_server=lambda name: Deferred("rewards.member:build", (sections[name], name, seed)),
+        generation_check=Deferred("actors.generation_check:build", (config,)),
         checkpoint=Deferred("learners.checkpoint:find", ()),
     )
 

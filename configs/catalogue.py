@@ -27,18 +27,19 @@ TABLES = {
 """Kind of component -> "module:TABLE"; imported when they are listed."""
 
 
-def show_catalogue(kinds: Sequence[str], *, as_json: bool) -> int:
-    """Print name and first docstring line of the components of some kinds; all kinds if none is named.
+def show_catalogue(words: Sequence[str]) -> int:
+    """Show components and presets, one line each: `launch.py list [KIND ...] [--json]`.
 
     Raises:
       ConfigError: there is no such kind.
     """
+    kinds = [word for word in words if word != "--json"]
     known = [*TABLES, "presets"]
     for kind in kinds:
         if kind not in known:
             raise ConfigError(f"list {kind!r} is no kind of component{nearest(kind, known)}")
     found = {kind: _rows(kind) for kind in kinds or known}
-    if as_json:
+    if "--json" in words:
         print(json.dumps(found, indent=1))
         return 0
     for kind, rows in found.items():

@@ -26,5 +26,7 @@ class Parts:
     """-> from the scores of all components to one verdict"""
     reward_server: Callable[[str], Deferred]
     """component -> -> one replica"""
+    generation_check: Deferred
+    """(model folder, table of trajectories) -> the check of their log-probabilities"""
     checkpoint: Deferred
     """(folder of checkpoints, version or None) -> the checkpoint"""

@@ -3,7 +3,8 @@
     ledger: which trajectories made which version -> payloads and scores -> the learner, from version 0
 
 The recorded hashes are looked at only after all have been computed. What the engines did is taken from
-the payloads; how timing mixed versions and batches is the recorded schedule.
+the payloads, or with `--verify-generation` computed again as the versions come by; how timing mixed
+versions and batches is the recorded schedule.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from buffers.records.lineage import SurvivingLineage
-from buffers.schema import SCORES, TRAJECTORY, VERSIONS, with_rewards
+from buffers.schema import EVENTS, SCORES, TRAJECTORY, VERSIONS, with_rewards
 from buffers.scores import Score, ScoreStatus
 from buffers.streams import read_stream
 from configs.errors import DataError
@@ -29,6 +31,7 @@ from configs.load import load_config
 from configs.parts import Parts
 from configs.schema import RunConfig
 from learners.numeric_identity import check_identity
+from learners.policy_learner import PolicyLearner
 from learners.rank import LearnerRank
 
 __all__ = ["Replayed", "replay", "replay_run"]
@@ -43,30 +46,42 @@ class Replayed:
     versions: int
     samples: int
     differences: tuple[str, ...]
+    generation: dict[str, Any] | None = None
+    """What `--verify-generation` found: tokens compared, those of lost lineages left out, largest difference."""
 
     @property
     def identical(self) -> bool:
-        return self.versions > 0 and not self.differences
+        regenerated = self.generation is None or (self.generation["tokens"] and not self.generation["differences"])
+        return self.versions > 0 and not self.differences and bool(regenerated)
+
+    def text(self) -> str:
+        """Return what was found in a few lines."""
+        verdict = "NOT reproduced" if self.differences else "every weights hash is reproduced"
+        lines = [f"{self.versions} versions from {self.samples:,} trained samples: {verdict}", *self.differences[:3]]
+        if found := self.generation:
+            differ, lost = found["differences"], found["left_out"]
+            verdict = f"{len(differ)} stretches differ" if differ else f"all within {found['worst']:.1e} nats"
+            lines += [f"{found['tokens']:,} log-probabilities of {found['trajectories']:,} trajectories: {verdict}"]
+            lines += [*differ[:3], *[f"{lost:,} trajectories of a rolled-back lineage were left out"] * bool(lost)]
+        return "\n".join(lines)
 
 
 def replay(words: list[str], make_parts: Callable[[RunConfig], Parts]) -> int:
-    """Train on a run's recorded batches again and compare: `launch.py replay RUN [--json]`; exit code 1: different."""
+    """Train on a run's recorded batches again and compare: `launch.py replay RUN`; exit code 1: different."""
     parser = argparse.ArgumentParser(prog="launch.py replay", description=replay.__doc__)
     parser.add_argument("run", type=Path, help="run folder, runs/<name>")
+    parser.add_argument(
+        "--verify-generation", action="store_true", help="compute every behaviour log-probability again as well"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(words)
     config = load_config([options.run / "config.yaml"], [])
-    result = asyncio.run(replay_run(options.run, config, make_parts(config)))
-    if options.json:
-        print(json.dumps({**dataclasses.asdict(result), "identical": result.identical}))
-    else:
-        print(f"{result.versions} versions from {result.samples:,} trained samples: ", end="")
-        print("every weights hash is reproduced" if result.identical else "NOT reproduced")
-        print(*result.differences[:3], sep="\n", end="\n" if result.differences else "")
+    result = asyncio.run(replay_run(options.run, config, make_parts(config), options.verify_generation))
+    print(json.dumps({**dataclasses.asdict(result), "identical": result.identical}) if options.json else result.text())
     return 0 if result.identical else 1
 
 
-async def replay_run(run: Path, config: RunConfig, parts: Parts) -> Replayed:
+async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False) -> Replayed:
     """Recompute the hash of every version of the surviving lineage, then compare with the ledger.
 
     Raises:
@@ -76,34 +91,67 @@ async def replay_run(run: Path, config: RunConfig, parts: Parts) -> Replayed:
     if config.learner.ranks > 1:
         raise DataError(f"{run} was trained by {config.learner.ranks} ranks; replay adds gradients up on one")
     lineage = SurvivingLineage.load(run)
-    hashes = [digest async for digest in _learn(run, config, parts, lineage)]
+    stored = read_stream(run / "trajectories", "trajectories", TRAJECTORY)
+    folder = Path(config.model.path) if config.model.path else run / "model"
+    check, generation = None, None
+    if verify_generation:
+        known = pc.is_in(stored["id"], value_set=pa.array(_within(run, stored, lineage), pa.string()))
+        check = parts.generation_check(folder, stored.filter(known))
+        generation = {"trajectories": pc.sum(known).as_py(), "left_out": len(stored) - pc.sum(known).as_py()}
+    hashes = [digest async for digest in _learn(run, folder, config, parts, lineage, stored, check)]
     recorded = _recorded(run)
     differences = [
         f"version {row.version}: recorded {recorded[row.lineage, row.version][:12]}, replayed {digest[:12]}"
         for row, digest in zip(lineage.chain, hashes, strict=True)
         if recorded[row.lineage, row.version] != digest
     ]
-    return Replayed(len(hashes), sum(map(len, lineage.batches)), tuple(differences))
+    if check is not None:
+        generation |= check.result()
+    return Replayed(len(hashes), sum(map(len, lineage.batches)), tuple(differences), generation)
 
 
-async def _learn(run: Path, config: RunConfig, parts: Parts, lineage: SurvivingLineage) -> Any:
-    """Yield the hash of each version of the lineage."""
-    folder = Path(config.model.path) if config.model.path else run / "model"
+async def _learn(
+    run: Path, folder: Path, config: RunConfig, parts: Parts, lineage: SurvivingLineage, stored: pa.Table, check: Any
+) -> Any:
+    """Yield the hash of each version of the lineage; show each version to the check of the generation."""
     rank = LearnerRank(config.learner, config.model, folder, seed=config.seed, total_updates=config.updates)
+    batches = _batches(run, lineage, stored, parts.combine())
     try:
         if config.warm_start.updates:
             await rank.warm_start(parts.examples(), config.warm_start)
-        yield await rank.apply(lambda learner: learner.digest())
-        for table in _batches(run, lineage, parts.combine()):
-            await rank.update(table)
+        for row in lineage.chain:
+            if row.parent is not None:
+                await rank.update(next(batches))
+            if check is not None:
+                await rank.apply(partial(_show, check, row.version))
             yield await rank.apply(lambda learner: learner.digest())
     finally:
         await rank.close()
 
 
-def _batches(run: Path, lineage: SurvivingLineage, combine: Combine) -> Iterator[pa.Table]:
+def _show(check: Any, version: int, learner: PolicyLearner) -> None:
+    check.at(version, learner.weights())
+
+
+def _within(run: Path, stored: pa.Table, lineage: SurvivingLineage) -> list[str]:
+    """Return the trajectories sampled by versions of this lineage alone, or by none that ever was.
+
+    After a resume, a version number above the checkpoint's means other weights than before it.
+    """
+    events = read_stream(run / "ledger", "events", EVENTS)
+    generated = events.filter(pc.equal(pc.cast(events["event"], "string"), "generated"))
+    made_in = dict(zip(generated["id"].to_pylist(), generated["lineage"].to_pylist(), strict=True))
+    since = {row.version: row.lineage for row in lineage.chain}
+    newest = lineage.chain[-1].lineage if lineage.chain else 0
+    return [
+        name
+        for name, versions in zip(stored["id"].to_pylist(), stored["version_values"].to_pylist(), strict=True)
+        if all(since.get(version, newest) <= made_in[name] for version in versions)
+    ]
+
+
+def _batches(run: Path, lineage: SurvivingLineage, stored: pa.Table, combine: Combine) -> Iterator[pa.Table]:
     """Yield what each update consumed, as the learner read it."""
-    stored = read_stream(run / "trajectories", "trajectories", TRAJECTORY)
     places = {name: at for at, name in enumerate(stored.column("id").to_pylist())}
     rewards = _rewards(run, combine)
     for row, ids in zip(lineage.chain, lineage.batches, strict=True):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draw", "SamplingRows", "sample", "uniforms"]
+__all__ = ["Draw", "SamplingRows", "drawn_logprobs", "sample", "uniforms"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -74,9 +74,7 @@ def sample(logits: Tensor, rows: SamplingRows, uniform: Tensor) -> Draw:
     Returns:
       Tokens and log-probabilities; a row with NaN or infinite logits has a NaN log-probability.
     """
-    scale = torch.where(rows.temperature > 0, rows.temperature, 1.0) if rows.any_greedy else rows.temperature
-    probabilities = (logits.double() / scale[:, None]).softmax(-1)
-    weights = keep_likely(probabilities, rows) if rows.any_filter else probabilities
+    weights = likelihoods(logits, rows)
     cumulative = weights.cumsum(-1)
     total = cumulative[:, -1]
     tokens = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True)[:, 0]
@@ -85,6 +83,19 @@ def sample(logits: Tensor, rows: SamplingRows, uniform: Tensor) -> Draw:
     # NaN logits put the search past the end; the clamp keeps it in range and the log-probability is NaN.
     tokens = tokens.clamp_(max=logits.shape[-1] - 1)
     return Draw(tokens, (weights.gather(-1, tokens[:, None])[:, 0] / total).log())
+
+
+def drawn_logprobs(logits: Tensor, rows: SamplingRows, tokens: Tensor) -> Tensor:
+    """Return [S] float64, nats: the log-probability that `sample` would report for each of `tokens` [S]."""
+    weights = likelihoods(logits, rows)
+    return (weights.gather(-1, tokens[:, None])[:, 0] / weights.sum(-1)).log()
+
+
+def likelihoods(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """Return [S, V] float64, the probability of each token up to a factor per row; 0 where it is excluded."""
+    scale = torch.where(rows.temperature > 0, rows.temperature, 1.0) if rows.any_greedy else rows.temperature
+    probabilities = (logits.double() / scale[:, None]).softmax(-1)
+    return keep_likely(probabilities, rows) if rows.any_filter else probabilities
 
 
 def keep_likely(probabilities: Tensor, rows: SamplingRows) -> Tensor:

@@ -37,9 +37,9 @@ def run(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "run"))
 
 
-def replay(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+def replay(run: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
-    code = launch.main(["replay", str(run), "--json"])
+    code = launch.main(["replay", str(run), "--json", *flags])
     return code, json.loads(capsys.readouterr().out or "{}")
 
 
@@ -57,10 +57,13 @@ def test_every_published_hash_of_an_async_run_is_reproduced(run: Path, capsys: p
 
 def test_one_flipped_bit_of_one_payload_changes_the_result(run: Path, capsys: pytest.CaptureFixture[str]):
     # A sample that moved the weights: of a group whose rewards differ.
-    moved = query(run, """
+    moved = query(
+        run,
+        """
         SELECT any_value(e.id) AS id FROM events e JOIN scores s ON s.trajectory_id = e.id
         WHERE e.event = 'trained' AND e.version = 0 GROUP BY e.task HAVING min(s.value) < max(s.value) LIMIT 1
-    """).to_pylist()[0]["id"]
+    """,
+    ).to_pylist()[0]["id"]
 
     def flip(table: pa.Table) -> pa.Table:
         column = table.column("logprobs").combine_chunks()
@@ -104,3 +107,50 @@ def test_another_kind_of_machine_is_refused_by_name(run: Path, capsys: pytest.Ca
     path.write_text(path.read_text().replace('"torch": "', '"torch": "1.'))
     assert launch.main(["replay", str(run)]) == 2
     assert "was computed with torch '1." in capsys.readouterr().err
+
+
+def test_every_stored_logprob_is_computed_again(run: Path, capsys: pytest.CaptureFixture[str]):
+    stored = query(run, "SELECT num_sampled, len(version_values) AS versions FROM trajectories").to_pylist()
+    assert max(row["versions"] for row in stored) > 1, "no sample spans versions: the cache was never carried over"
+    code, result = replay(run, capsys, "--verify-generation")
+    found = result["generation"]
+    assert (code, found["differences"], found["left_out"]) == (0, [], 0)
+    assert found["tokens"] == sum(row["num_sampled"] for row in stored) and 0 < found["worst"] <= 1e-5
+
+
+def shifted(versions: list[int], counts: list[int], by_version: int) -> tuple[list[int], list[int]]:
+    """Return stamps that are one version, or one token, late."""
+    if by_version:
+        return [version + by_version for version in versions], counts
+    return versions, [counts[0] + 1, *counts[1:-1], counts[-1] - 1]
+
+
+@pytest.mark.parametrize("by_version", [0, 1, -1], ids=["a token late", "a version late", "a version early"])
+def test_stamps_that_are_off_by_one_are_found(run: Path, capsys: pytest.CaptureFixture[str], by_version: int):
+    changed = 0
+
+    def shift(table: pa.Table) -> pa.Table:
+        nonlocal changed
+        names = ("version_values", "version_counts")
+        columns = [table.column(name).to_pylist() for name in names]
+        for row, (versions, counts) in enumerate(zip(*columns, strict=True)):
+            if not changed and len(counts) > 1 and counts[-1] > 1 and versions[0] > 0:
+                columns[0][row], columns[1][row] = shifted(versions, counts, by_version)
+                changed += 1
+        for name, column in zip(names, columns, strict=True):
+            field = table.schema.field(name)
+            table = table.set_column(table.schema.get_field_index(name), field, pa.array(column, field.type))
+        return table
+
+    rewrite(run, "trajectories", "trajectories", shift)
+    assert changed == 1
+    code, result = replay(run, capsys, "--verify-generation")
+    assert code == 1 and result["differences"] == []
+    assert "log-probabilities differ by" in result["generation"]["differences"][0]
+
+
+def test_what_another_engine_generated_is_refused_by_name(run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("engine: torch", "engine: vllm"))
+    assert launch.main(["replay", str(run), "--verify-generation"]) == 2
+    assert "engine vllm with float32 weights generated this run" in capsys.readouterr().err
