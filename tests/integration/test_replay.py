@@ -25,8 +25,17 @@ pytestmark = pytest.mark.integration
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded")
     reward = "rewards.components.correct.component={target: length_penalty, target_tokens: 2}"
-    words = [SMOKE, "name=run", f"runs_folder={folder}", "cluster.address=local", "rollout.max_delay_s=0.05", reward]
-    quick = ["warm_start.updates=10", "updates=5", "eval.tasks=0", "logging.report=false", "logging.view=quiet"]
+    words = [SMOKE, "name=run", f"runs_folder={folder}", "cluster.address=local", reward]
+    # Long completions that begin at random times: whenever new weights come, some are in flight.
+    words += ["rollout.max_delay_s=0.5", "rollout.max_completion_length=32", "rollout.context_length=48"]
+    quick = [
+        "warm_start.updates=1",
+        "warm_start.learning_rate=1e-4",
+        "updates=5",
+        "eval.tasks=0",
+        "logging.report=false",
+        "logging.view=quiet",
+    ]
     assert launch.main(["run", *words, *quick]) == 0
     return folder / "run"
 
@@ -56,11 +65,11 @@ def test_every_published_hash_of_an_async_run_is_reproduced(run: Path, capsys: p
 
 
 def test_one_flipped_bit_of_one_payload_changes_the_result(run: Path, capsys: pytest.CaptureFixture[str]):
-    # A sample that moved the weights: of a group whose rewards differ.
+    # A sample that moved the weights: the best of a group whose rewards differ.
     moved = query(
         run,
         """
-        SELECT any_value(e.id) AS id FROM events e JOIN scores s ON s.trajectory_id = e.id
+        SELECT arg_max(e.id, s.value) AS id FROM events e JOIN scores s ON s.trajectory_id = e.id
         WHERE e.event = 'trained' AND e.version = 0 GROUP BY e.task HAVING min(s.value) < max(s.value) LIMIT 1
     """,
     ).to_pylist()[0]["id"]
@@ -115,7 +124,7 @@ def test_every_stored_logprob_is_computed_again(run: Path, capsys: pytest.Captur
     code, result = replay(run, capsys, "--verify-generation")
     found = result["generation"]
     assert (code, found["differences"], found["left_out"]) == (0, [], 0)
-    assert found["tokens"] == sum(row["num_sampled"] for row in stored) and 0 < found["worst"] <= 1e-5
+    assert found["tokens"] == sum(row["num_sampled"] for row in stored) and found["worst"] <= 1e-5
 
 
 def shifted(versions: list[int], counts: list[int], by_version: int) -> tuple[list[int], list[int]]:
