@@ -7,7 +7,6 @@ weights version is there. The buffer calls `exchange`: new units in, finished tr
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,15 +31,17 @@ IDLE_S = 0.002
 class RolloutWorker:
     """Serves exchanges while its engine runs."""
 
-    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int) -> None:
+    def __init__(
+        self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S
+    ) -> None:
         self._rollouts, self._receiver = rollouts, receiver
-        self._message_samples = message_samples
+        self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()
         self._pauses: list[float] = []
         self._last: tuple[int, Reply] | None = None
         self._progress = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
-        self._started = time.monotonic()
+        self._started_s = 0.0
 
     def ping(self) -> dict[str, Any]:
         """Answer the supervisor; raises what ended the loop."""
@@ -55,7 +56,8 @@ class RolloutWorker:
         if self._last is not None and self._last[0] == sequence:
             return self._last[1]
         if self._loop is None:
-            self._loop = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
+            self._started_s, self._loop = loop.time(), loop.create_task(self._run())
         self._queue.extend(units)
         await self._wait_for_message(wait_s)
         self._raise_failure()
@@ -87,20 +89,21 @@ class RolloutWorker:
             if self._rollouts.in_flight:
                 await self._rollouts.step()
             else:
-                await asyncio.sleep(IDLE_S)
+                await asyncio.sleep(self._idle_s)
             if len(self._rollouts.finished) >= self._message_samples:
                 self._progress.set()
 
     def _swap_weights(self) -> None:
         if self._receiver.poll() is None:
             return
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             version, tensors = self._receiver.take()
         except (Corruption, DeadlineExceeded):
             return  # a torn or superseded write: the next poll sees the version after it
         self._rollouts.engine.load_weights(version, tensors)
-        self._pauses.append(time.perf_counter() - began)
+        self._pauses.append(loop.time() - began)
 
     def _start_units(self) -> None:
         while self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
@@ -128,7 +131,7 @@ class RolloutWorker:
             in_flight=in_flight,
             stats={
                 "busy_s": engine.stats.busy_s,
-                "lifetime_s": time.monotonic() - self._started,
+                "lifetime_s": asyncio.get_running_loop().time() - self._started_s,
                 "sampled_tokens": float(engine.stats.sampled_tokens),
                 "steps": float(engine.stats.steps),
                 "longest_gap_s": engine.stats.longest_gap_s,

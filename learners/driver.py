@@ -12,7 +12,6 @@ The driver waits for: a batch (owner: the buffer; its message names the missing 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,11 +50,12 @@ class Totals:
     transfers_s: list[float] = field(default_factory=list)
     pauses_s: list[float] = field(default_factory=list)
     published_bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    """Loop time."""
 
     @property
     def wall_s(self) -> float:
-        return time.monotonic() - self.began
+        return asyncio.get_running_loop().time() - self.began
 
 
 class LearnerDriver:
@@ -72,7 +72,7 @@ class LearnerDriver:
         listener: Listener,
         commands: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
-        self.totals = Totals()
+        self.totals = Totals(began=asyncio.get_running_loop().time())
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self.stopping = ""
         self.weights_sha256 = ""
@@ -80,7 +80,7 @@ class LearnerDriver:
         self._workers, self._listener, self._commands = workers, listener, commands
         self._paused = False
         self._waited_s = 0.0
-        self.meter = Meter(time.monotonic())
+        self.meter = Meter(self.totals.began)
         self._jobs: set[asyncio.Task[None]] = set()
         self._evaluating: asyncio.Task[None] | None = None
         self._deadline_s = config.cluster.call_deadline_s
@@ -93,7 +93,7 @@ class LearnerDriver:
         """Train from `version` until `updates`, or until told to stop; return the last version."""
         await self._publish(version)
         await self._record_version(version, None)
-        self.totals.began = time.monotonic()
+        self.totals.began = asyncio.get_running_loop().time()
         self.meter = Meter(self.totals.began)
         while version < self._config.updates and not self.stopping:
             ticket = await self._next_batch(version)
@@ -134,7 +134,8 @@ class LearnerDriver:
     # -- one update -----------------------------------------------------------------------------
 
     async def _train(self, ticket: Ticket) -> int:
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         table = self._buffer.ref("batch_table", ticket.version)
         answers = await asyncio.gather(
             *(
@@ -148,7 +149,7 @@ class LearnerDriver:
                 for rank in self._ranks
             )
         )
-        updated = time.perf_counter()
+        updated = loop.time()
         version = ticket.version + 1
         transfer_s = await self._publish(version)
         await self._buffer.call(
@@ -166,7 +167,8 @@ class LearnerDriver:
         Raises:
           DeadlineExceeded: nothing came for `cluster.progress_deadline_s`; the message says what is missing.
         """
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             await self._obey()
             if self.stopping:
@@ -180,11 +182,11 @@ class LearnerDriver:
                         deadline_s=POLL_S + self._deadline_s,
                         awaiting=f"batch {version}",
                     )
-                    self._waited_s = time.perf_counter() - began
+                    self._waited_s = loop.time() - began
                     return ticket
                 await asyncio.sleep(POLL_S / 4)
             except DeadlineExceeded:
-                if time.perf_counter() - began > self._config.cluster.progress_deadline_s:
+                if loop.time() - began > self._config.cluster.progress_deadline_s:
                     raise
 
     async def _obey(self) -> None:
@@ -266,7 +268,7 @@ class LearnerDriver:
         totals.spanning += ticket.metrics["staleness/spanning_share"] * ticket.samples
         totals.pauses_s += stats["pauses"]
         rates = self.meter.read(
-            time.monotonic(), stats["workers"], samples=ticket.samples, tokens=ticket.tokens, waited_s=self._waited_s
+            asyncio.get_running_loop().time(), stats["workers"], samples=ticket.samples, tokens=ticket.tokens, waited_s=self._waited_s
         )
         held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
         drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}
