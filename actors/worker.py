@@ -38,7 +38,11 @@ class RolloutWorker:
         self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()
         self._pauses: list[float] = []
-        self._last: tuple[int, Reply] | None = None
+        self._has_weights = False
+        """Published ones: an engine begins with those of the model folder, which may be older than version 0."""
+        self._sequence = -1
+        self._answer: asyncio.Task[Reply] | None = None
+        """To exchange `_sequence`."""
         self._progress = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._started_s = 0.0
@@ -51,19 +55,26 @@ class RolloutWorker:
     async def exchange(self, sequence: int, units: Sequence[Unit], wait_s: float) -> Reply:
         """Take units, return what finished: after `wait_s`, or as soon as a message is full.
 
-        A repeated `sequence` gets the same answer again, so that a lost reply loses nothing.
+        A repeated `sequence` gets the same answer, so that a lost or late reply loses nothing.
+
+        Raises:
+          RunError: a later exchange has begun, so nobody waits for this one.
         """
-        if self._last is not None and self._last[0] == sequence:
-            return self._last[1]
+        if sequence < self._sequence:
+            raise RunError(f"exchange {sequence} came after exchange {self._sequence}; it is a late duplicate")
+        if sequence > self._sequence or self._answer is None:
+            self._sequence = sequence
+            self._answer = asyncio.get_running_loop().create_task(self._exchange(units, wait_s))
+        return await asyncio.shield(self._answer)
+
+    async def _exchange(self, units: Sequence[Unit], wait_s: float) -> Reply:
         if self._loop is None:
             loop = asyncio.get_running_loop()
             self._started_s, self._loop = loop.time(), loop.create_task(self._run())
         self._queue.extend(units)
         await self._wait_for_message(wait_s)
         self._raise_failure()
-        reply = self._reply()
-        self._last = (sequence, reply)
-        return reply
+        return self._reply()
 
     def receive(self, packet: Any) -> None:
         """Take pushed weights (back ends that do not share memory)."""
@@ -103,10 +114,11 @@ class RolloutWorker:
         except (Corruption, DeadlineExceeded):
             return  # a torn or superseded write: the next poll sees the version after it
         self._rollouts.engine.load_weights(version, tensors)
+        self._has_weights = True
         self._pauses.append(loop.time() - began)
 
     def _start_units(self) -> None:
-        while self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
+        while self._has_weights and self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
             self._rollouts.start(self._queue.popleft())
 
     async def _wait_for_message(self, wait_s: float) -> None:

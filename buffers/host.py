@@ -53,6 +53,8 @@ class BufferHost:
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
         self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
         self._batches: dict[int, Batch] = {}
+        self._recorded: set[int] = set()
+        """Versions that have their row."""
 
     def start(self) -> None:
         """Begin to pump workers."""
@@ -116,8 +118,10 @@ class BufferHost:
         return self._buffer.version
 
     def record_version(self, fields: dict[str, Any]) -> None:
-        """Write a version row: parent, hashes and how many samples made it."""
-        self._ledger.record_version(**fields)
+        """Write a version row: parent, hashes and how many samples made it. Safe to repeat."""
+        if fields["version"] not in self._recorded:
+            self._recorded.add(fields["version"])
+            self._ledger.record_version(**fields)
 
     # -- life cycle -----------------------------------------------------------------------------
 

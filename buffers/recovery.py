@@ -74,7 +74,9 @@ class Recovered:
         if any(version < self.version for h in members.values() for _, _, version in h.trained):
             return False
         given_up = {EventKind.DROPPED.value, EventKind.FAILED.value}
-        return any(h.trained or h.last not in given_up or h.reason == DRAINED for h in members.values())
+        # A drop that only ended a life is none: the slot waited for the next life, which may have died early.
+        to_go_on = (DRAINED, RESTARTED)
+        return any(h.trained or h.last not in given_up or h.reason in to_go_on for h in members.values())
 
     def _closing_events(self) -> list[Event]:
         events = []
@@ -101,8 +103,10 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
 
 
 def _apply(history: _SlotHistory, row: Mapping[str, Any]) -> None:
+    if row["reason"] == "replay":
+        return  # it was trained before: a repetition that was cut short leaves nothing open
     key = (row["attempt"], row["node"], row["version"])
-    if row["event"] == EventKind.TRAINED.value and row["reason"] != "replay":
+    if row["event"] == EventKind.TRAINED.value:
         history.trained.append(key)
     elif row["event"] == EventKind.ROLLED_BACK.value and key in history.trained:
         history.trained.remove(key)

@@ -83,6 +83,11 @@ class LearnerDriver:
         self.meter = Meter(self.totals.began)
         self._jobs: set[asyncio.Task[None]] = set()
         self._evaluating: asyncio.Task[None] | None = None
+        self._publication: tuple[int, Any] = (-1, None)
+        """(version, reference to what was published)"""
+        self._delivered: dict[str, int] = {}
+        """worker -> version that it was pushed last (object store)"""
+        self._delivering: asyncio.Task[None] | None = None
         self._deadline_s = config.cluster.call_deadline_s
 
     def stop(self, reason: str) -> None:
@@ -173,6 +178,7 @@ class LearnerDriver:
             await self._obey()
             if self.stopping:
                 return None
+            self._deliver_late()
             try:
                 if not self._paused:
                     ticket: Ticket = await self._buffer.call(
@@ -201,20 +207,42 @@ class LearnerDriver:
     async def _publish(self, version: int) -> float:
         """Publish the ranks' weights as `version`; return the transfer's seconds."""
         rank, deadline_s = self._ranks[0], self._config.publish.deadline_s
-        publication = rank.ref("publish", version)
-        if self._config.publish.backend == "object_store":
-            pushes = [
-                worker.call("receive", publication, deadline_s=deadline_s, awaiting=f"delivery of version {version}")
-                for worker in await self._workers()
-            ]
-            # A dead or stuck worker is the supervisor's business; it must not hold up the others.
-            await asyncio.gather(*pushes, return_exceptions=True)
+        self._publication = (version, rank.ref("publish", version))
+        await self._deliver()
         seconds, size = await rank.call(
             "publication", version, deadline_s=deadline_s, awaiting=f"publication of version {version}"
         )
         self.totals.transfers_s.append(seconds)
         self.totals.published_bytes += size
         return float(seconds)
+
+    async def _deliver(self) -> None:
+        """Push the newest weights to every worker that does not have them (back ends without shared memory)."""
+        if self._config.publish.backend != "object_store":
+            return
+        version, publication = self._publication
+        lacking = [w for w in await self._workers() if self._delivered.get(w.name) != version]
+        pushes = [
+            worker.call(
+                "receive",
+                publication,
+                deadline_s=self._config.publish.deadline_s,
+                awaiting=f"delivery of version {version}",
+            )
+            for worker in lacking
+        ]
+        # A dead or stuck worker is the supervisor's business; it must not hold up the others.
+        answers = await asyncio.gather(*pushes, return_exceptions=True)
+        taken = [w.name for w, answer in zip(lacking, answers, strict=True) if not isinstance(answer, BaseException)]
+        self._delivered |= dict.fromkeys(taken, version)
+
+    def _deliver_late(self) -> None:
+        """Do so in the background: a worker that joined since the last update has no weights, and a push can be lost."""
+        if self._delivering is not None and self._delivering.done():
+            self._delivering.result()
+            self._delivering = None
+        if self._delivering is None:
+            self._delivering = asyncio.create_task(self._deliver())
 
     async def _record_version(self, version: int, ticket: Ticket | None) -> None:
         """Write a version row; `ticket` is the batch that made it, None for the weights the run began with."""
@@ -253,6 +281,9 @@ class LearnerDriver:
         self._jobs.add(task)
 
     async def _finish_jobs(self) -> None:
+        if self._delivering is not None:
+            self._delivering.cancel()
+            self._delivering = None
         jobs, self._jobs = list(self._jobs), set()
         await asyncio.gather(*jobs)
         if self._evaluating is not None:

@@ -1,0 +1,14 @@
+"""Run seeds: `python tests/simulation/simulate.py SEED [LAST_SEED]`; one line each, the first failure stops."""
+
+from __future__ import annotations
+
+import sys
+
+from sim_run import simulate
+
+if __name__ == "__main__":
+    first, last = int(sys.argv[1]), int(sys.argv[-1])
+    for seed in range(first, last + 1):
+        outcome = simulate(seed)
+        faults = ", ".join(f"{count} {what}" for what, count in sorted(outcome.faults.items()))
+        print(f"seed={seed} hash={outcome.hash} {outcome.lives} lives, {outcome.virtual_s:.0f} s, faults: {faults}")
