@@ -17,7 +17,7 @@ from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.stream import StreamBuffer
 from buffers.streams import read_stream
-from buffers.tables import EVENTS
+from buffers.tables import EVENTS, VERSIONS
 from buffers.trajectory import Task
 
 __all__ = ["DRAINED", "RESTARTED", "Recovered", "recover"]
@@ -98,7 +98,9 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
     for row in rows:
         history = slots.setdefault(Slot(row["source"], row["epoch"], row["task"], row["sample"]), _SlotHistory())
         _apply(history, row)
-    lineage = max((row["lineage"] for row in rows), default=-1) + 1
+    # A crash can leave the version row of a lineage and none of its events.
+    versions = read_stream(run_folder / "ledger", "versions", VERSIONS)["lineage"].to_pylist()
+    lineage = max((*(row["lineage"] for row in rows), *versions), default=-1) + 1
     return Recovered(version=version, lineage=lineage, slots=slots)
 
 

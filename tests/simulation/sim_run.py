@@ -179,7 +179,9 @@ class World:
             supervisor.ref("scale", "rollout", self.rng.randint(1, 3))
         elif command == "pause":
             supervisor.ref("request", "pause")
-            self.loop.call_later(self.rng.uniform(0.1, 5.0), supervisor.ref, "request", "resume")
+            resume_at = self.loop.time() + self.rng.uniform(0.1, 5.0), self.scenario.faults.heal_at_s + 1.0
+            for at in resume_at:  # a command can be lost: its user repeats it
+                self.loop.call_at(at, supervisor.ref, "request", "resume")
         return command
 
     def _fate(self, pool: str, method: str) -> Fate:
