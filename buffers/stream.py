@@ -157,9 +157,11 @@ class StreamBuffer(LiveGroups):
             return None
         chosen = ranked[:count]
         if self._config.staleness_policy == "wait" and not self._can_leave(chosen):
-            # The sampler's choice would make a group too old: take the most urgent ones instead.
-            chosen = sorted(view.ready, key=lambda g: (g.floor or 0, g.completed))[:count]
-            if len(chosen) < count or not self._can_leave(chosen):
+            # The sampler's choice would make a group too old: take the most urgent fresh ones instead.
+            repeated = [g for g in chosen if g.times_trained]
+            urgent = sorted(view.ready, key=lambda g: (g.floor or 0, g.completed))
+            chosen = [*urgent[: count - len(repeated)], *repeated]
+            if not self._can_leave(chosen):
                 return None
         chosen.sort(key=lambda g: g.ordinal)
         rows = tuple(row for group in chosen for row in group.valid_rows)

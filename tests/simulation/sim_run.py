@@ -26,7 +26,7 @@ from sim_scenario import REPLAY_MAX_AGE, Scenario
 from sim_trace import Trace
 from sim_witness import Violation, Witness
 
-__all__ = ["Outcome", "simulate"]
+__all__ = ["Outcome", "prove", "simulate"]
 
 GRACE_S = 60.0
 """After the world healed: until then, earlier faults may still end a life (missed deadlines)."""
@@ -207,8 +207,26 @@ def simulate(seed: int, *, calm: bool = False) -> Outcome:
                 return runner.run(world.run())
         except Exception as error:
             story = "\n".join(world.trace.last)
-            again = f"python tests/simulation/simulate.py {seed}"
-            raise Violation(f"{story}\n\nseed={seed}: {type(error).__name__}: {error}\nrun it alone: {again}") from error
+            what = f"seed={seed}: {type(error).__name__}: {error}"
+            raise Violation(f"{story}\n\n{what}\n{again(seed)}") from error
+
+
+def prove(seed: int) -> Outcome:
+    """Simulate a seed; where timing must change nothing, compare it with the run without faults.
+
+    Raises:
+      Violation: as `simulate`.
+    """
+    outcome = simulate(seed)
+    if Scenario(seed).exact:
+        calm = simulate(seed, calm=True)
+        if (outcome.trained, outcome.weights) != (calm.trained, calm.weights):
+            raise Violation(f"seed={seed}: faults changed what was trained: {outcome} against {calm}; {again(seed)}")
+    return outcome
+
+
+def again(seed: int) -> str:
+    return f"run it alone: python tests/simulation/simulate.py {seed}"
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from sim_run import simulate
+from sim_run import prove
 
 if __name__ == "__main__":
     first, last = int(sys.argv[1]), int(sys.argv[-1])
     for seed in range(first, last + 1):
-        outcome = simulate(seed)
+        outcome = prove(seed)
         faults = ", ".join(f"{count} {what}" for what, count in sorted(outcome.faults.items()))
-        print(f"seed={seed} hash={outcome.hash} {outcome.lives} lives, {outcome.virtual_s:.0f} s, faults: {faults}")
+        print(f"seed={seed} hash={outcome.hash} {outcome.lives} lives, {outcome.virtual_s:.0f} s, faults: {faults}", flush=True)
