@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -22,14 +21,16 @@ __all__ = ["check_books", "check_buffer", "check_disk"]
 def check_buffer(host: BufferHost, scenario: Scenario) -> None:
     """Admission within its formula, and every slot in exactly one place."""
     buffer = host._buffer
+    if buffer.draining:
+        return  # nothing is admitted any more; what waits is only written off
     live = buffer._trained_groups + len(buffer._groups)
     most = (scenario.max_staleness + buffer.version + 1) * scenario.groups
     if live > most:
         raise Violation(f"{live} groups are accepted or running at version {buffer.version}; {most} may be")
-    pending = Counter(member.slot for member in buffer._pending)
-    waiting = {m.slot for g in buffer._groups.values() for m in g.members if m.state is MemberState.PENDING}
-    if set(pending) != waiting or max(pending.values(), default=1) > 1:
-        raise Violation(f"slots to be leased are {dict(pending)}, slots that wait to be leased are {waiting}")
+    waiting = [m for g in buffer._groups.values() for m in g.members if m.state is MemberState.PENDING]
+    # As many and no strangers: the same ones, each once.
+    if len(buffer._pending) != len(waiting) or any(m.state is not MemberState.PENDING for m in buffer._pending):
+        raise Violation(f"slots to be leased are {buffer._pending}, slots that wait to be leased are {waiting}")
 
 
 def check_disk(path: Path) -> None:

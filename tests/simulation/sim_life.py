@@ -153,7 +153,8 @@ def build_buffer(life: Life, epoch: int, version: int) -> Any:
 
 def build_worker(life: Life, receivers: Sequence[Callable[[], Any]], seat: int) -> RolloutWorker:
     rollout, seed = life.config.rollout, life.config.seed
-    engine = HashEngine(random.Random(life.rng.random()), life.witness, life.scenario.step_s)
+    scenario, rng = life.scenario, random.Random(life.rng.random())
+    engine = HashEngine(rng, life.witness, step_s=scenario.step_s, broken_share=scenario.broken_share)
     sampling = Sampling(max_completion_length=rollout.max_completion_length)
     rollouts = Rollouts(engine, SingleTurn(), tokenizer(), sampling=sampling, seed=seed, wall_clock=now)
     receiver = receivers[seat % len(receivers)]()

@@ -12,7 +12,7 @@ import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from buffers.digest import chain_digest
 from buffers.identity import Slot
 from buffers.scores import Sample, Score, ScoreStatus
 from buffers.trajectory import Task
+from configs.errors import RunError
 from learners.collective import Alone, Collective
 from learners.models.tokenizer import character_tokenizer, encode
 from learners.progress import LearnerState, Progress
@@ -35,7 +36,16 @@ from learners.rank import LearnerRank
 from rewards.base import Component
 from sim_witness import Lineage, Witness, slot_of
 
-__all__ = ["HashEngine", "HashRank", "HashReward", "WitnessedPublisher", "sampled_tokens", "task_stream", "tokenizer"]
+__all__ = [
+    "HashEngine",
+    "HashGroupReward",
+    "HashRank",
+    "HashReward",
+    "WitnessedPublisher",
+    "sampled_tokens",
+    "task_stream",
+    "tokenizer",
+]
 
 ALPHABET = "0123456789+= "
 CONTEXT = 32
@@ -70,9 +80,9 @@ def sampled_tokens(seed: int, row: Mapping[str, Any], weights: Mapping[int, int]
 class HashEngine:
     """Decodes one token of every request per step, in lognormal virtual time."""
 
-    def __init__(self, rng: random.Random, witness: Witness, step_s: float, slots: int = 4) -> None:
-        self.version, self.slots, self.context_length, self.stats = 0, slots, CONTEXT, EngineStats()
-        self._rng, self._witness, self._step_s = rng, witness, step_s
+    def __init__(self, rng: random.Random, witness: Witness, *, step_s: float, broken_share: float) -> None:
+        self.version, self.slots, self.context_length, self.stats = 0, 4, CONTEXT, EngineStats()
+        self._rng, self._witness, self._step_s, self._broken_share = rng, witness, step_s, broken_share
         self._weights = 0  # what no publisher ever sent
         self._requests: dict[str, tuple[Request, int, list[int], list[int]]] = {}
 
@@ -85,6 +95,10 @@ class HashEngine:
         return max(0, self.slots - len(self._requests))
 
     def submit(self, request: Request) -> None:
+        if random.Random(request.key).random() < self._broken_share:
+            raise RunError("no attempt at this task can succeed")
+        if self._rng.random() < self._broken_share:
+            raise ValueError("the engine hiccups")
         length = length_of(request.key, request.sampling.max_completion_length)
         if request.id in self._requests:
             self._witness.refuse(f"{request.id} is generated twice at a time")
@@ -203,6 +217,13 @@ class HashReward(Component):
         if draw.random() < self.failing_share:
             return Score.invalid(ScoreStatus.ABSTAINED, "cannot tell")
         return Score(value=draw.choice([0.0, 0.5, 1.0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashGroupReward(HashReward):
+    """The same for whole groups: the buffer holds their samples back until all have come."""
+
+    scope: ClassVar[str] = "group"
 
 
 class Sums:

@@ -29,6 +29,7 @@ REPLAY_MAX_AGE = 6
 REPEATABLE = {
     "rollout": {"exchange", "receive", "ping"},
     "buffer": {"attach", "detach", "batch_table", "next_batch", "commit", "record_version", "stats", "flush", "ping"},
+    "reward.judge": {"score", "ping"},
     "learner": {"update", "publication", "receivers", "ping"},
 }
 """Calls that may be delivered twice: their methods say so, or their callers repeat them."""
@@ -66,6 +67,9 @@ class Scenario:
         self.filters: list[dict[str, Any]] = [{"target": "zero_variance"}] if rng.random() < 0.3 else []
         self.filters = self.filters if self.members > 1 else []
         self.failing_share = rng.choice([0.0, 0.0, 0.1])
+        self.judge = rng.choice(["HashReward", "HashGroupReward"])
+        self.broken_share = rng.choice([0.0, 0.02])
+        """Requests that an engine fails, and tasks that no attempt can do."""
         self.checkpoint_every = rng.randint(1, 3)
         self.exact = self.max_staleness == 0 and self.sampler["target"] != "replay"
         """Timing must not change what is trained: then no fault may change a score either."""
@@ -79,7 +83,7 @@ class Scenario:
 
     def config(self, folder: Path, *, resume: bool) -> RunConfig:
         """Return the configuration of a run folder; deadlines are short, so that simulated minutes suffice."""
-        component = {"target": "sim_parts:HashReward", "seed": self.seed, "failing_share": self.failing_share}
+        component = {"target": f"sim_parts:{self.judge}", "seed": self.seed, "failing_share": self.failing_share}
         reward = RewardComponentConfig(component=component, replicas=self.replicas, deadline_s=3.0, max_restarts=999)
         return RunConfig(
             name=folder.name, runs_folder=str(folder.parent), seed=self.seed, mode=self.mode, resume=resume,
