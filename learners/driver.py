@@ -237,7 +237,7 @@ class LearnerDriver:
         self._delivered |= dict.fromkeys(taken, version)
 
     def _deliver_late(self) -> None:
-        """Do so in the background: a worker that joined since the last update has no weights, and a push can be lost."""
+        """Do so in the background: a worker that joined since the update has no weights, and a push can be lost."""
         if self._delivering is not None and self._delivering.done():
             self._delivering.result()
             self._delivering = None
@@ -299,7 +299,11 @@ class LearnerDriver:
         totals.spanning += ticket.metrics["staleness/spanning_share"] * ticket.samples
         totals.pauses_s += stats["pauses"]
         rates = self.meter.read(
-            asyncio.get_running_loop().time(), stats["workers"], samples=ticket.samples, tokens=ticket.tokens, waited_s=self._waited_s
+            asyncio.get_running_loop().time(),
+            stats["workers"],
+            samples=ticket.samples,
+            tokens=ticket.tokens,
+            waited_s=self._waited_s,
         )
         held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
         drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}

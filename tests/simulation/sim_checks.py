@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.compute as pc
+from sim_scenario import Scenario
+from sim_witness import Violation, Witness
 
 from buffers.groups import MemberState
 from buffers.host import BufferHost
@@ -12,8 +14,6 @@ from buffers.records.audit import audit
 from buffers.records.lineage import SurvivingLineage
 from buffers.segments import read_stream
 from buffers.tables import EVENTS, TRAJECTORY
-from sim_scenario import Scenario
-from sim_witness import Violation, Witness
 
 __all__ = ["check_books", "check_buffer", "check_disk"]
 

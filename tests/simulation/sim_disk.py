@@ -8,8 +8,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from buffers.files import OsFiles
 from sim_network import current_process
+
+from buffers.files import OsFiles
 
 __all__ = ["Disk", "Port", "VirtualCommits"]
 

@@ -9,6 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sim_disk import Disk, Port, VirtualCommits
+from sim_network import Network, Process, SimHandle
+from sim_parts import HashEngine, HashRank, WitnessedPublisher, task_stream, tokenizer
+from sim_scenario import Scenario
+from sim_witness import Witness
+
 import buffers.host
 import rewards
 import rewards.member
@@ -25,11 +31,6 @@ from learners.host import LearnerHost
 from learners.models.weights import Layout
 from learners.publish import build as build_publisher
 from learners.session import Plan, Session
-from sim_disk import Disk, Port, VirtualCommits
-from sim_network import Network, Process, SimHandle
-from sim_parts import HashEngine, HashRank, WitnessedPublisher, task_stream, tokenizer
-from sim_scenario import Scenario
-from sim_witness import Witness
 
 __all__ = ["Life"]
 
@@ -170,5 +171,5 @@ def build_learner(life: Life, epoch: int, rank: int) -> LearnerHost:
     name = f"headrace-simulated-{life.path.stat().st_ino}"
     publisher = WitnessedPublisher(build_publisher(config.publish, name=name, layout=layout, epoch=epoch), lineage)
     return LearnerHost(
-        learner, config, life.path, publisher=publisher, layout=layout, epoch=epoch, examples=lambda: []
+        learner, config, life.path, publisher=publisher, layout=layout, epoch=epoch, examples=list
     )

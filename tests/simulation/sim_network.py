@@ -11,12 +11,13 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from sim_trace import Trace
 
 from actors.member import MemberSpec
 from configs.errors import DeadlineExceeded, MemberLost, RunError
-from sim_trace import Trace
 
 __all__ = ["Fate", "Network", "Process", "SimHandle", "current_process"]
 

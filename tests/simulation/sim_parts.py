@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import xxhash
+from sim_witness import Lineage, Witness, slot_of
 
 from actors.engines.base import Completion, EngineStats, Request
 from actors.rollouts import request_key
@@ -34,7 +35,6 @@ from learners.progress import LearnerState, Progress
 from learners.publish import Publisher, PublishStats
 from learners.rank import LearnerRank
 from rewards.base import Component
-from sim_witness import Lineage, Witness, slot_of
 
 __all__ = [
     "HashEngine",

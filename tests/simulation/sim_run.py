@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from configs.errors import RunError
-from learners.checkpoint import newest
-from learners.publish.shared_memory import remove_segments
 from sim_checks import check_books, check_buffer, check_disk
 from sim_disk import Disk
 from sim_life import Life
@@ -25,6 +22,10 @@ from sim_parts import sampled_tokens
 from sim_scenario import REPLAY_MAX_AGE, Scenario
 from sim_trace import Trace
 from sim_witness import Violation, Witness
+
+from configs.errors import RunError
+from learners.checkpoint import newest
+from learners.publish.shared_memory import remove_segments
 
 __all__ = ["Outcome", "memory_folder", "prove", "simulate"]
 

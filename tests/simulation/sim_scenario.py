@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim_network import Fate
+
 from configs.schema import (
     BatchConfig,
     BufferConfig,
@@ -21,7 +23,6 @@ from configs.schema import (
     RolloutConfig,
     RunConfig,
 )
-from sim_network import Fate
 
 __all__ = ["Faults", "Scenario"]
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sim_disk import Disk, Port
+from sim_parts import task_stream
 
 from buffers.digest import chain_digest
 from buffers.groups import MemberState
@@ -20,10 +25,6 @@ from buffers.tables import TRAJECTORY
 from buffers.trajectory import Trajectory, Unit
 from configs.schema import BatchConfig, BufferConfig
 from rewards.combine import Verdict
-from sim_disk import Disk, Port
-from sim_parts import task_stream
-
-import numpy as np
 
 __all__ = ["MEMBERS", "Store"]
 
@@ -34,7 +35,7 @@ class HeldCommits:
     """Commits when told, or when it is urgent."""
 
     def __init__(self, commit: Callable[[], None], end: Callable[[], None], interval_s: float, name: str) -> None:
-        self.commit, self._end = commit, end
+        self.commit, self._end, self.name = commit, end, name
 
     def request(self, *, urgent: bool) -> None:
         if urgent:
@@ -77,9 +78,10 @@ class Store:
         )  # fmt: skip
         recovered.replay_into(self.buffer, self.ledger, tasks)
 
-    def _commits(self, commit: Callable[[], None], end: Callable[[], None], interval_s: float, name: str) -> HeldCommits:
-        self.commits[name] = HeldCommits(commit, end, interval_s, name)
-        return self.commits[name]
+    def _commits(self, *arguments: Any) -> HeldCommits:
+        commits = HeldCommits(*arguments)
+        self.commits[commits.name] = commits
+        return commits
 
     def deliver(self, unit: Unit, version: int) -> None:
         """Bring one trajectory, its payload stored between its admission and its row, as the intake does."""
@@ -150,7 +152,3 @@ def trajectory(unit: Unit, version: int) -> Trajectory:
         slot=unit.slot, attempt=unit.attempt, tokens=np.array([1, 2], np.int32), kinds=np.array([0, 1], np.uint8),
         logprobs=np.zeros(2, np.float32), versions=[(version, 1)], prompt=unit.task.prompt, completion="1",
     )  # fmt: skip
-
-
-def slots_of(units: Sequence[Unit]) -> list[str]:
-    return [str(unit.slot) for unit in units]

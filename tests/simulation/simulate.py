@@ -11,4 +11,5 @@ if __name__ == "__main__":
     for seed in range(first, last + 1):
         outcome = prove(seed)
         faults = ", ".join(f"{count} {what}" for what, count in sorted(outcome.faults.items()))
-        print(f"seed={seed} hash={outcome.hash} {outcome.lives} lives, {outcome.virtual_s:.0f} s, faults: {faults}", flush=True)
+        lived = f"{outcome.lives} lives, {outcome.virtual_s:.0f} s"
+        print(f"seed={seed} hash={outcome.hash} {lived}, faults: {faults}", flush=True)
