@@ -31,9 +31,7 @@ IDLE_S = 0.002
 class RolloutWorker:
     """Serves exchanges while its engine runs."""
 
-    def __init__(
-        self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S
-    ) -> None:
+    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S) -> None:
         self._rollouts, self._receiver = rollouts, receiver
         self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()

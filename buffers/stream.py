@@ -271,4 +271,3 @@ class StreamBuffer(LiveGroups):
             )
             for row in batch.rows
         ]
-

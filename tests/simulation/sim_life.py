@@ -170,6 +170,4 @@ def build_learner(life: Life, epoch: int, rank: int) -> LearnerHost:
     layout = Layout.of(learner.first_weights())
     name = f"headrace-simulated-{life.path.stat().st_ino}"
     publisher = WitnessedPublisher(build_publisher(config.publish, name=name, layout=layout, epoch=epoch), lineage)
-    return LearnerHost(
-        learner, config, life.path, publisher=publisher, layout=layout, epoch=epoch, examples=list
-    )
+    return LearnerHost(learner, config, life.path, publisher=publisher, layout=layout, epoch=epoch, examples=list)

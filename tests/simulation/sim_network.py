@@ -70,7 +70,7 @@ class Process:
 class Network:
     """Spawns processes and carries their calls."""
 
-    def __init__(self, trace: Trace, fate: Callable[[str, str], Fate]) -> None:
+    def __init__(self, trace: Trace, fate: Callable[[str, str, bool], Fate]) -> None:
         self.trace, self._fate = trace, fate
         self.processes: list[Process] = []
         self.handles: list[SimHandle] = []
@@ -95,14 +95,16 @@ class Network:
         self.handles.append(handle)
         return handle
 
-    def call(self, handle: SimHandle, method: str, args: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def call(
+        self, handle: SimHandle, method: str, args: tuple[Any, ...], *, may_lose: bool = True
+    ) -> asyncio.Future[Any]:
         """Send a call on its way; return the future of its answer."""
         caller, loop = current_process(), asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         answer.add_done_callback(_retrieve)
         if caller is not None and not caller.alive:
             return answer  # a dead process sends nothing
-        fate = self._fate(handle.spec.pool, method)
+        fate = self._fate(handle.spec.pool, method, may_lose)
         handle.process.callers[answer] = None
         answer.add_done_callback(lambda done: handle.process.callers.pop(done, None))
         for delay in fate.arrives_after:
@@ -151,7 +153,8 @@ class SimHandle:
         return await self._answered(self._network.call(self, method, args), method, deadline_s, awaiting)
 
     def ref(self, method: str, *args: Any) -> asyncio.Future[Any]:
-        return self._network.call(self, method, args)
+        """As on Ray: a reference gets its value, or the error of the process that should have made it."""
+        return self._network.call(self, method, args, may_lose=False)
 
     def kill(self) -> None:
         if self.process.alive:

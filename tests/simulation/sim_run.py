@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -29,6 +30,7 @@ from learners.publish.shared_memory import remove_segments
 
 __all__ = ["Outcome", "memory_folder", "prove", "simulate"]
 
+REFUSAL = re.compile(r"/run-\d+/.*the disk refuses.*; free the disk, then resume the run")
 GRACE_S = 60.0
 """After the world healed: until then, earlier faults may still end a life (missed deadlines)."""
 PROGRESS_S = 400.0
@@ -106,6 +108,8 @@ class World:
             return await life.run()
         except RunError as error:
             self.trace.note("life fails:", str(error))
+            if "the disk refuses" in str(error) and not REFUSAL.search(str(error)):
+                raise Violation(f"a full disk ended the run without saying where and what to do: {error}") from error
             if self.loop.time() > self.scenario.faults.heal_at_s + GRACE_S or self.scenario.calm:
                 raise Violation(f"the run failed in a healthy world: {error}") from error
             return "failed"
@@ -190,8 +194,8 @@ class World:
                 self.loop.call_at(at, supervisor.ref, "request", "resume")
         return command
 
-    def _fate(self, pool: str, method: str) -> Fate:
-        return self.scenario.fate(self.rng, pool, method, healed=self.healed)
+    def _fate(self, pool: str, method: str, may_lose: bool) -> Fate:
+        return self.scenario.fate(self.rng, pool, method, healed=self.healed, may_lose=may_lose)
 
     def _check(self) -> None:
         host = self.life.buffer() if self.life is not None else None

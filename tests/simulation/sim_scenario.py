@@ -111,7 +111,7 @@ class Scenario:
             ),
         )  # fmt: skip
 
-    def fate(self, rng: random.Random, pool: str, method: str, *, healed: bool) -> Fate:
+    def fate(self, rng: random.Random, pool: str, method: str, *, healed: bool, may_lose: bool) -> Fate:
         """Say what happens to one call."""
         faults = self.faults
 
@@ -124,14 +124,11 @@ class Scenario:
             return fate
         if method in REPEATABLE.get(pool, ()) and rng.random() < faults.twice_share:
             fate.arrives_after = (*fate.arrives_after, delay())
-        if self._may_lose(pool, method) and rng.random() < faults.lost_share:
+        # A lost answer of a reward server is a time-out: it changes what is trained.
+        may_lose = may_lose and not (self.exact and method == "score")
+        if may_lose and rng.random() < faults.lost_share:
             if rng.random() < 0.5:
                 fate.arrives_after = ()
             else:
                 fate.answer_lost = True
         return fate
-
-    def _may_lose(self, pool: str, method: str) -> bool:
-        if method == "score":
-            return not self.exact  # the sample's reward would time out
-        return True

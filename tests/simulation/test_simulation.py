@@ -65,8 +65,7 @@ def test_seeds_stand_for_all_kinds_of_runs() -> None:
     assert sum(s.exact for s in drawn) > SEEDS / 8, "too few runs that must equal the fault-free one"
 
 
-FOUND = {
-}
+FOUND = {}
 
 
 @pytest.mark.parametrize("seed", FOUND, ids=lambda seed: f"{seed}")
