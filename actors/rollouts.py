@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,12 @@ class Rollouts:
         seed: int,
         max_delay_s: float = 0.0,
         delays: random.Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine, self.tokenizer, self.seed = engine, tokenizer, seed
         self.finished: list[Trajectory] = []
         self.failures: list[Failure] = []
-        self._program, self._sampling = program, sampling
+        self._program, self._sampling, self._wall_clock = program, sampling, wall_clock
         self._max_delay_s, self._delays = max_delay_s, delays or random.Random()
         self._waiting: dict[str, asyncio.Future[Completion]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -131,7 +132,7 @@ class Rollouts:
 
     async def _run(self, unit: Unit) -> None:
         """Top of one rollout: whatever a program raises becomes a failure with its reason."""
-        started = time.time()
+        started = self._wall_clock()
         name = attempt_id(unit.slot, unit.attempt)
         policy = EnginePolicy(self, unit.slot, unit.attempt, self._sampling)
         try:
@@ -140,7 +141,7 @@ class Rollouts:
             rng = random.Random(request_key(self.seed, unit.slot, -1, 0))
             trajectories = await self._program.rollout(unit.task, policy, rng)
             for node, trajectory in enumerate(trajectories):
-                trajectory.node, trajectory.started_at, trajectory.finished_at = node, started, time.time()
+                trajectory.node, trajectory.started_at, trajectory.finished_at = node, started, self._wall_clock()
             self.finished += trajectories
         except RunError as error:
             self._fail(unit, str(error), retry=False)

@@ -50,8 +50,13 @@ class _Pool:
 class Supervisor:
     """Keeps every pool at its wanted size."""
 
-    def __init__(self, settings: ClusterConfig, spawn: Callable[[MemberSpec, str], Spawned]) -> None:
-        self._settings, self._spawn = settings, spawn
+    def __init__(
+        self,
+        settings: ClusterConfig,
+        spawn: Callable[[MemberSpec, str], Spawned],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._spawn, self._wall_clock = settings, spawn, wall_clock
         self._pools: dict[str, _Pool] = {}
         self._commands: list[str] = []
         self._events: list[tuple[float, str]] = []
@@ -234,9 +239,11 @@ class Supervisor:
         self._note(f"{name} replaced ({pool.restarts} restarts of pool {pool.spec.pool})")
 
     def _note(self, text: str) -> None:
-        self._events.append((time.time(), text))
+        self._events.append((self._wall_clock(), text))
 
 
-def build(settings: ClusterConfig, spawn: Callable[[MemberSpec, str], Spawned]) -> Supervisor:
+def build(
+    settings: ClusterConfig, spawn: Callable[[MemberSpec, str], Spawned], wall_clock: Callable[[], float] = time.time
+) -> Supervisor:
     """Build the supervisor inside its own process."""
-    return Supervisor(settings, spawn)
+    return Supervisor(settings, spawn, wall_clock)

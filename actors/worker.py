@@ -7,7 +7,6 @@ weights version is there. The buffer calls `exchange`: new units in, finished tr
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,15 +31,19 @@ IDLE_S = 0.002
 class RolloutWorker:
     """Serves exchanges while its engine runs."""
 
-    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int) -> None:
+    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S) -> None:
         self._rollouts, self._receiver = rollouts, receiver
-        self._message_samples = message_samples
+        self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()
         self._pauses: list[float] = []
-        self._last: tuple[int, Reply] | None = None
+        self._has_weights = False
+        """Published ones: an engine begins with those of the model folder, which may be older than version 0."""
+        self._sequence = -1
+        self._answer: asyncio.Task[Reply] | None = None
+        """To exchange `_sequence`."""
         self._progress = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
-        self._started = time.monotonic()
+        self._started_s = 0.0
 
     def ping(self) -> dict[str, Any]:
         """Answer the supervisor; raises what ended the loop."""
@@ -50,18 +53,26 @@ class RolloutWorker:
     async def exchange(self, sequence: int, units: Sequence[Unit], wait_s: float) -> Reply:
         """Take units, return what finished: after `wait_s`, or as soon as a message is full.
 
-        A repeated `sequence` gets the same answer again, so that a lost reply loses nothing.
+        A repeated `sequence` gets the same answer, so that a lost or late reply loses nothing.
+
+        Raises:
+          RunError: a later exchange has begun, so nobody waits for this one.
         """
-        if self._last is not None and self._last[0] == sequence:
-            return self._last[1]
+        if sequence < self._sequence:
+            raise RunError(f"exchange {sequence} came after exchange {self._sequence}; it is a late duplicate")
+        if sequence > self._sequence or self._answer is None:
+            self._sequence = sequence
+            self._answer = asyncio.get_running_loop().create_task(self._exchange(units, wait_s))
+        return await asyncio.shield(self._answer)
+
+    async def _exchange(self, units: Sequence[Unit], wait_s: float) -> Reply:
         if self._loop is None:
-            self._loop = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
+            self._started_s, self._loop = loop.time(), loop.create_task(self._run())
         self._queue.extend(units)
         await self._wait_for_message(wait_s)
         self._raise_failure()
-        reply = self._reply()
-        self._last = (sequence, reply)
-        return reply
+        return self._reply()
 
     def receive(self, packet: Any) -> None:
         """Take pushed weights (back ends that do not share memory)."""
@@ -87,23 +98,25 @@ class RolloutWorker:
             if self._rollouts.in_flight:
                 await self._rollouts.step()
             else:
-                await asyncio.sleep(IDLE_S)
+                await asyncio.sleep(self._idle_s)
             if len(self._rollouts.finished) >= self._message_samples:
                 self._progress.set()
 
     def _swap_weights(self) -> None:
         if self._receiver.poll() is None:
             return
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             version, tensors = self._receiver.take()
         except (Corruption, DeadlineExceeded):
             return  # a torn or superseded write: the next poll sees the version after it
         self._rollouts.engine.load_weights(version, tensors)
-        self._pauses.append(time.perf_counter() - began)
+        self._has_weights = True
+        self._pauses.append(loop.time() - began)
 
     def _start_units(self) -> None:
-        while self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
+        while self._has_weights and self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
             self._rollouts.start(self._queue.popleft())
 
     async def _wait_for_message(self, wait_s: float) -> None:
@@ -128,7 +141,7 @@ class RolloutWorker:
             in_flight=in_flight,
             stats={
                 "busy_s": engine.stats.busy_s,
-                "lifetime_s": time.monotonic() - self._started,
+                "lifetime_s": asyncio.get_running_loop().time() - self._started_s,
                 "sampled_tokens": float(engine.stats.sampled_tokens),
                 "steps": float(engine.stats.steps),
                 "longest_gap_s": engine.stats.longest_gap_s,

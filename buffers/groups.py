@@ -9,6 +9,7 @@ A group is open until every member is DONE; then it is filtered, and waits in th
 from __future__ import annotations
 
 import enum
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from buffers.identity import GroupKey, Slot
@@ -56,6 +57,8 @@ class Member:
     floor: int = 0
     """No token of this attempt is older than this weights version."""
     rows: list[Row] = field(default_factory=list)
+    admitted: Future[None] | None = None
+    """Done once the admission of this attempt is on disk."""
 
     @property
     def to_come(self) -> bool:

@@ -7,7 +7,6 @@ It joins the state machine (`stream`), the loops that feed it (`intake`) and the
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from buffers.batch_metrics import batch_metrics
 from buffers.filters import FILTERS
 from buffers.intake import Intake, Scorer
 from buffers.ledger import Ledger
+from buffers.machine import Machine
 from buffers.messages import Ticket
 from buffers.recovery import Recovered, recover
 from buffers.samplers import SAMPLERS
@@ -53,6 +53,8 @@ class BufferHost:
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
         self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
         self._batches: dict[int, Batch] = {}
+        self._recorded: set[int] = set()
+        """Versions that have their row."""
 
     def start(self) -> None:
         """Begin to pump workers."""
@@ -116,8 +118,10 @@ class BufferHost:
         return self._buffer.version
 
     def record_version(self, fields: dict[str, Any]) -> None:
-        """Write a version row: parent, hashes and how many samples made it."""
-        self._ledger.record_version(**fields)
+        """Write a version row: parent, hashes and how many samples made it. Safe to repeat."""
+        if fields["version"] not in self._recorded:
+            self._recorded.add(fields["version"])
+            self._ledger.record_version(**fields)
 
     # -- life cycle -----------------------------------------------------------------------------
 
@@ -179,6 +183,7 @@ def build(
     version: int,
     make_tasks: Callable[[], Any],
     make_scorer: Callable[[dict[str, HandleSet]], Scorer],
+    machine: Machine | None = None,
 ) -> BufferHost:
     """Assemble the buffer service of a run.
 
@@ -186,14 +191,19 @@ def build(
       make_tasks: returns the task cursor (see `stream.TaskCursor`).
       make_scorer: takes one handle set per reward component and returns the reward graph.
     """
+    machine = machine or Machine()
     tasks = make_tasks()
     recovered: Recovered = recover(run_folder, version=version)
     disk: dict[str, Any] = {
         "segment_bytes": config.buffer.segment_bytes,
         "commit_interval_s": config.buffer.commit_interval_s,
         "fsync": config.buffer.fsync,
+        "files": machine.files,
+        "commits": machine.commits,
     }
-    ledger = Ledger(run_folder / "ledger", run_epoch=run_epoch, lineage=recovered.lineage, **disk)
+    ledger = Ledger(
+        run_folder / "ledger", run_epoch=run_epoch, lineage=recovered.lineage, clock=machine.wall_clock, **disk
+    )
     payload_log = SegmentWriter(run_folder / "trajectories", "trajectories", TRAJECTORY, run_epoch=run_epoch, **disk)
     buffer = StreamBuffer(
         config=config.buffer,
@@ -203,7 +213,7 @@ def build(
         sampler=construct(SAMPLERS, config.buffer.sampler, "buffer.sampler"),
         filters=[construct(FILTERS, f, f"buffer.filters[{i}]") for i, f in enumerate(config.buffer.filters)],
         ledger=ledger,
-        clock=time.monotonic,
+        clock=machine.clock,
         version=version,
         trained_groups=recovered.trained_groups,
     )

@@ -1,6 +1,6 @@
 """The loops that feed the buffer: one pump per rollout worker, then the reward graph.
 
-    worker.exchange(units) -> Reply -> payload on disk -> GENERATED -> reward graph -> SCORED
+    worker.exchange(units) -> Reply -> ADMITTED on disk -> payload on disk -> GENERATED -> reward graph -> SCORED
 
 The buffer pulls: a payload arrives as the return value of an actor method, so it survives its worker.
 X waits for Y: a pump waits for its worker (deadline, three tries under the same sequence number, then
@@ -190,8 +190,11 @@ class Intake:
 
     async def _store_and_score(self, table: pa.Table) -> None:
         samples = to_samples(table)
+        ids = [sample.id for sample in samples]
+        for admitted in self._buffer.admissions(ids):
+            await asyncio.wrap_future(admitted)
         await asyncio.wrap_future(self._payload_log.append(table))
-        self._buffer.generated([sample.id for sample in samples])
+        self._buffer.generated(ids)
         await self._score(self._barrier.add(samples))
 
     async def _score(self, samples: Sequence[Sample]) -> None:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from buffers.files import Files, write_atomically
+from buffers.commits import CommitThread, MakeCommits
+from buffers.files import Files, OsFiles, write_atomically
 from buffers.identity import Slot, trajectory_id
 from buffers.scores import Score
 from buffers.segments import SegmentWriter
@@ -97,8 +98,10 @@ class Ledger:
         fsync: bool = True,
         clock: Callable[[], float] = time.time,
         files: Files | None = None,
+        commits: MakeCommits = CommitThread,
     ) -> None:
         self._folder, self._epoch, self._lineage, self._clock = folder, run_epoch, lineage, clock
+        self._files = files or OsFiles()
         self._seq = run_epoch << SEQ_BITS
         self._writers = {
             stream: SegmentWriter(
@@ -109,7 +112,8 @@ class Ledger:
                 segment_bytes=segment_bytes,
                 commit_interval_s=commit_interval_s,
                 fsync=fsync,
-                files=files,
+                files=self._files,
+                commits=commits,
             )
             for stream in ("events", "scores", "pairs", "versions")
         }
@@ -186,7 +190,7 @@ class Ledger:
         """
         path = self._folder / "cursor.json"
         try:
-            write_atomically(path, json.dumps(dict(cursor), indent=1).encode())
+            write_atomically(path, json.dumps(dict(cursor), indent=1).encode(), self._files)
         except OSError as error:
             raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
 

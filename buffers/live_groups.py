@@ -9,6 +9,7 @@ Every step is written to the ledger. Who may be leased and what is trained is de
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 import pyarrow as pa
@@ -73,7 +74,10 @@ class LiveGroups:
         key = slots[0].group
         self._groups[key] = Group(key=key, ordinal=ordinal, task=task, members=members)
         self._pending += members
-        self._ledger.record([Event(EventKind.ADMITTED, m.slot, m.attempt, version=self.version) for m in members])
+        events = [Event(EventKind.ADMITTED, m.slot, m.attempt, version=self.version) for m in members]
+        admitted = self._ledger.record(events)
+        for member in members:
+            member.admitted = admitted
 
     def accept(self, table: pa.Table) -> pa.Table | None:
         """Take a message of trajectories; return the rows that belong to a leased attempt.
@@ -104,6 +108,11 @@ class LiveGroups:
             member.state = MemberState.RECEIVED
             member.floor = min(row.oldest_version for row in member.rows)
         return kept
+
+    def admissions(self, ids: Sequence[str]) -> list[Future[None]]:
+        """Return what must be on disk before the payloads of `ids`: after a crash, a resumed run counts attempts."""
+        futures = (self._unscored[i][0].admitted for i in ids if i in self._unscored)
+        return list(dict.fromkeys(future for future in futures if future is not None))
 
     def generated(self, ids: Sequence[str]) -> None:
         """Their payloads are on disk."""
@@ -198,7 +207,7 @@ class LiveGroups:
         events = [Event(EventKind.DROPPED, member.slot, member.attempt, reason=reason)]
         member.attempt += 1
         events.append(Event(EventKind.ADMITTED, member.slot, member.attempt, version=self.version))
-        self._ledger.record(events)
+        member.admitted = self._ledger.record(events)
         member.state, member.worker = MemberState.PENDING, ""
         self._pending.insert(0, member)
 

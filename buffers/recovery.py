@@ -17,7 +17,7 @@ from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.stream import StreamBuffer
 from buffers.streams import read_stream
-from buffers.tables import EVENTS
+from buffers.tables import EVENTS, VERSIONS
 from buffers.trajectory import Task
 
 __all__ = ["DRAINED", "RESTARTED", "Recovered", "recover"]
@@ -74,7 +74,9 @@ class Recovered:
         if any(version < self.version for h in members.values() for _, _, version in h.trained):
             return False
         given_up = {EventKind.DROPPED.value, EventKind.FAILED.value}
-        return any(h.trained or h.last not in given_up or h.reason == DRAINED for h in members.values())
+        # A drop that only ended a life is none: the slot waited for the next life, which may have died early.
+        to_go_on = (DRAINED, RESTARTED)
+        return any(h.trained or h.last not in given_up or h.reason in to_go_on for h in members.values())
 
     def _closing_events(self) -> list[Event]:
         events = []
@@ -96,13 +98,17 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
     for row in rows:
         history = slots.setdefault(Slot(row["source"], row["epoch"], row["task"], row["sample"]), _SlotHistory())
         _apply(history, row)
-    lineage = max((row["lineage"] for row in rows), default=-1) + 1
+    # A crash can leave the version row of a lineage and none of its events.
+    versions = read_stream(run_folder / "ledger", "versions", VERSIONS)["lineage"].to_pylist()
+    lineage = max((*(row["lineage"] for row in rows), *versions), default=-1) + 1
     return Recovered(version=version, lineage=lineage, slots=slots)
 
 
 def _apply(history: _SlotHistory, row: Mapping[str, Any]) -> None:
+    if row["reason"] == "replay":
+        return  # it was trained before: a repetition that was cut short leaves nothing open
     key = (row["attempt"], row["node"], row["version"])
-    if row["event"] == EventKind.TRAINED.value and row["reason"] != "replay":
+    if row["event"] == EventKind.TRAINED.value:
         history.trained.append(key)
     elif row["event"] == EventKind.ROLLED_BACK.value and key in history.trained:
         history.trained.remove(key)

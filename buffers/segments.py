@@ -1,23 +1,23 @@
 """Writing a stream: append-only segments, group commit, compaction to Parquet.
 
-    append() -> queue -> [thread: concat, write, fsync, check fence] -> future done
+    append() -> queue -> [commit: concat, write, fsync, check fence] -> future done
                               \\ segment full: start the next one, merge the closed ones to Parquet
 
-One thread per writer does all disk work, so that an fsync of 300 ms never stops an event loop. Rows
-that arrive during a commit form the next group: one frame and one fsync per group.
+All disk work is done where `buffers.commits` says: on one thread per writer. Rows that arrive during a
+commit form the next group: one frame and one fsync per group.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from buffers.commits import CommitThread, MakeCommits
 from buffers.epochs import COVERS, begin_epoch, newest_claim, stream_files
 from buffers.files import Files, OsFiles, write_atomically
 from buffers.frames import encode
@@ -48,17 +48,18 @@ class SegmentWriter:
         commit_interval_s: float = 0.02,
         fsync: bool = True,
         files: Files | None = None,
+        commits: MakeCommits = CommitThread,
     ) -> None:
         self._folder, self._stream, self._schema, self._epoch = folder, stream, schema, run_epoch
-        self._segment_bytes, self._commit_interval_s, self._fsync = segment_bytes, commit_interval_s, fsync
+        self._segment_bytes, self._fsync = segment_bytes, fsync
         self._files = files or OsFiles()
-        self._wake = threading.Condition()
+        # Of the queue and of what refuses more rows; re-entrant, since a commit may run within the request for it.
+        self._lock = threading.RLock()
         self._queue: Group = []
         self._group: Group = []  # being written
-        self._urgent = self._closing = False
+        self._closing = False
         self._error: RunError | None = None
-        self._thread: threading.Thread | None = None
-        self._next_commit = 0.0
+        self._commits = commits(self._commit_queue, self._end, commit_interval_s, f"segments-{stream}")
         self._ordinal = -1
         self._path: Path | None = None  # the live segment
         self._handle = self._size = 0
@@ -88,34 +89,27 @@ class SegmentWriter:
         self._await(self._enqueue(None, urgent=True), deadline_s)
 
     def close(self, deadline_s: float = 60.0) -> None:
-        """Write what is queued, merge the segments and end the thread.
+        """Write what is queued, merge the segments and take no more.
 
         Raises:
-          DeadlineExceeded: the thread still works after `deadline_s`.
+          DeadlineExceeded: that still goes on after `deadline_s`.
           RunError: the disk refused.
         """
-        with self._wake:
+        with self._lock:
             self._closing = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join(deadline_s)
-            if self._thread.is_alive():
-                raise DeadlineExceeded(f"{self._folder}: stream {self._stream!r} is not closed after {deadline_s:g} s")
+        if not self._commits.finish(deadline_s):
+            raise DeadlineExceeded(f"{self._folder}: stream {self._stream!r} is not closed after {deadline_s:g} s")
         self.raise_failure()
 
     def _enqueue(self, table: pa.Table | None, urgent: bool = False) -> Future[None]:
         future: Future[None] = Future()
-        with self._wake:
+        with self._lock:
             if self._closing or self._error is not None:
                 closed = DataError(f"{self._folder}: stream {self._stream!r} is closed; open a new writer")
                 future.set_exception(self._error or closed)
                 return future
             self._queue.append((table, future))
-            self._urgent |= urgent
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name=f"segments-{self._stream}", daemon=True)
-                self._thread.start()
-            self._wake.notify()
+            self._commits.request(urgent=urgent)
         return future
 
     def _await(self, future: Future[None], deadline_s: float) -> None:
@@ -125,24 +119,22 @@ class SegmentWriter:
             where = f"{self._folder}: stream {self._stream!r}"
             raise DeadlineExceeded(f"{where}: rows are not on disk after {deadline_s:g} s") from error
 
-    def _serve(self) -> None:
+    def _commit_queue(self) -> None:
         try:
-            while group := self._next_group():
-                self._commit(group)
-            self._close_segment()
-            self._compact()
-        except Exception as error:  # the top of this thread: whatever it was, nobody may wait for ever
+            with self._lock:
+                self._group, self._queue = self._queue, []
+            if self._group:
+                self._commit(self._group)
+        except Exception as error:  # the top of the writing thread: whatever it was, nobody may wait for ever
             self._fail(error)
 
-    def _next_group(self) -> Group:
-        """Wait for rows and for the commit interval; an empty group means closed."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._queue or self._closing)
-            pause = max(0.0, self._next_commit - time.monotonic())
-            self._wake.wait_for(lambda: self._urgent or self._closing, timeout=pause)
-            self._group, self._queue, self._urgent = self._queue, [], False
-        self._next_commit = time.monotonic() + self._commit_interval_s
-        return self._group
+    def _end(self) -> None:
+        try:
+            if self._error is None:
+                self._close_segment()
+                self._compact()
+        except Exception as error:  # as above
+            self._fail(error)
 
     def _commit(self, group: Group) -> None:
         if tables := [table for table, _ in group if table is not None]:
@@ -214,7 +206,7 @@ class SegmentWriter:
             remedy = "free the disk, then resume the run"
             cause, error = error, DataError(f"{where}: {error}; rows from here on are not stored; {remedy}")
             error.__cause__ = cause
-        with self._wake:
+        with self._lock:
             self._error = error
             group, self._group, self._queue = self._group + self._queue, [], []
         for _, future in group:

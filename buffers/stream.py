@@ -9,6 +9,7 @@ It admits groups, leases their slots and composes batches under the staleness bo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -85,6 +86,8 @@ class StreamBuffer(LiveGroups):
         self.draining = False
         self._batch, self._max_staleness = batch, max_staleness
         self._tasks, self._sampler = tasks, sampler
+        self._reopening: deque[tuple[int, tuple[int, int, Task], Mapping[int, int]]] = deque()
+        """Arguments of `_open`, in the order of identity."""
         self._trained: list[Group] = []
         """Kept for replay."""
         self._trained_groups = trained_groups
@@ -93,15 +96,19 @@ class StreamBuffer(LiveGroups):
     # -- admission and leases -------------------------------------------------------------------
 
     def restore(self, ordinal: int, group: tuple[int, int, Task], attempts: Mapping[int, int]) -> None:
-        """Reopen a group after a restart; `attempts` holds the last attempt of each sample."""
-        self._open(ordinal, group, {sample: attempt + 1 for sample, attempt in attempts.items()})
+        """Have a group reopened after a restart; `attempts` holds the last attempt of each sample.
+
+        It is admitted in its turn, before new groups: a checkpoint can be older than what was in flight by
+        several versions' groups, and all at once they would be too many for the staleness bound.
+        """
+        self._reopening.append((ordinal, group, {sample: attempt + 1 for sample, attempt in attempts.items()}))
 
     def lease(self, worker: str, count: int) -> list[Unit]:
         """Hand out up to `count` slots, admitting whole groups while the formula allows."""
         if self.draining or self.futile:
             return []
         while len(self._pending) < count and self._may_admit():
-            self._open(self._tasks.cursor, self._tasks.next_group(), {})
+            self._admit()
         members, self._pending = self._pending[:count], self._pending[count:]
         for member in members:
             member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
@@ -112,6 +119,12 @@ class StreamBuffer(LiveGroups):
             Unit(slot=m.slot, attempt=m.attempt, task=self._groups[m.slot.group].task, min_version=self.version)
             for m in members
         ]
+
+    def _admit(self) -> None:
+        if self._reopening:
+            self._open(*self._reopening.popleft())
+        else:
+            self._open(self._tasks.cursor, self._tasks.next_group(), {})
 
     def _may_admit(self) -> bool:
         again = self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
@@ -144,9 +157,11 @@ class StreamBuffer(LiveGroups):
             return None
         chosen = ranked[:count]
         if self._config.staleness_policy == "wait" and not self._can_leave(chosen):
-            # The sampler's choice would make a group too old: take the most urgent ones instead.
-            chosen = sorted(view.ready, key=lambda g: (g.floor or 0, g.completed))[:count]
-            if len(chosen) < count or not self._can_leave(chosen):
+            # The sampler's choice would make a group too old: take the most urgent fresh ones instead.
+            repeated = [g for g in chosen if g.times_trained]
+            urgent = sorted(view.ready, key=lambda g: (g.floor or 0, g.completed))
+            chosen = [*urgent[: count - len(repeated)], *repeated]
+            if not self._can_leave(chosen):
                 return None
         chosen.sort(key=lambda g: g.ordinal)
         rows = tuple(row for group in chosen for row in group.valid_rows)
@@ -176,6 +191,8 @@ class StreamBuffer(LiveGroups):
     def drain(self, reason: str) -> None:
         """Drop everything that is not trained; nothing is in flight afterwards."""
         self.draining = True
+        while self._reopening:
+            self._admit()
         for group in list(self._groups.values()):
             self._drop(group, reason)
         for group in self._trained:
@@ -254,4 +271,3 @@ class StreamBuffer(LiveGroups):
             )
             for row in batch.rows
         ]
-

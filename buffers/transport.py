@@ -81,15 +81,19 @@ class HandleSet:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self._members: dict[str, Handle] = {}
+        self._left: set[str] = set()
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     def attach(self, handle: Handle) -> None:
-        self._members[handle.name] = handle
-        self._announce()
+        """Take a member in, unless it has left: names are never reused, so this is a late or repeated call."""
+        if handle.name not in self._left:
+            self._members[handle.name] = handle
+            self._announce()
 
     def detach(self, name: str) -> None:
         """Forget a member; unknown names are fine, since a death is often noticed twice."""
+        self._left.add(name)
         if self._members.pop(name, None) is not None:
             self._announce()
 

@@ -89,6 +89,7 @@ def publish(partial: Path, target: Path) -> None:
     if target.exists():
         # A resumed run reached this version again; rename cannot replace a folder that holds files.
         stale = target.with_name(f"{PARTIAL}old-{target.name}-{os.getpid()}")
+        shutil.rmtree(stale, ignore_errors=True)  # of a crashed process that had our number
         target.rename(stale)
         partial.rename(target)
         shutil.rmtree(stale)

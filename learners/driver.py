@@ -12,7 +12,6 @@ The driver waits for: a batch (owner: the buffer; its message names the missing 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,11 +50,12 @@ class Totals:
     transfers_s: list[float] = field(default_factory=list)
     pauses_s: list[float] = field(default_factory=list)
     published_bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    """Loop time."""
 
     @property
     def wall_s(self) -> float:
-        return time.monotonic() - self.began
+        return asyncio.get_running_loop().time() - self.began
 
 
 class LearnerDriver:
@@ -72,7 +72,7 @@ class LearnerDriver:
         listener: Listener,
         commands: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
-        self.totals = Totals()
+        self.totals = Totals(began=asyncio.get_running_loop().time())
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self.stopping = ""
         self.weights_sha256 = ""
@@ -80,9 +80,14 @@ class LearnerDriver:
         self._workers, self._listener, self._commands = workers, listener, commands
         self._paused = False
         self._waited_s = 0.0
-        self.meter = Meter(time.monotonic())
+        self.meter = Meter(self.totals.began)
         self._jobs: set[asyncio.Task[None]] = set()
         self._evaluating: asyncio.Task[None] | None = None
+        self._publication: tuple[int, Any] = (-1, None)
+        """(version, reference to what was published)"""
+        self._delivered: dict[str, int] = {}
+        """worker -> version that it was pushed last (object store)"""
+        self._delivering: asyncio.Task[None] | None = None
         self._deadline_s = config.cluster.call_deadline_s
 
     def stop(self, reason: str) -> None:
@@ -93,7 +98,7 @@ class LearnerDriver:
         """Train from `version` until `updates`, or until told to stop; return the last version."""
         await self._publish(version)
         await self._record_version(version, None)
-        self.totals.began = time.monotonic()
+        self.totals.began = asyncio.get_running_loop().time()
         self.meter = Meter(self.totals.began)
         while version < self._config.updates and not self.stopping:
             ticket = await self._next_batch(version)
@@ -134,7 +139,8 @@ class LearnerDriver:
     # -- one update -----------------------------------------------------------------------------
 
     async def _train(self, ticket: Ticket) -> int:
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         table = self._buffer.ref("batch_table", ticket.version)
         answers = await asyncio.gather(
             *(
@@ -148,7 +154,7 @@ class LearnerDriver:
                 for rank in self._ranks
             )
         )
-        updated = time.perf_counter()
+        updated = loop.time()
         version = ticket.version + 1
         transfer_s = await self._publish(version)
         await self._buffer.call(
@@ -166,11 +172,13 @@ class LearnerDriver:
         Raises:
           DeadlineExceeded: nothing came for `cluster.progress_deadline_s`; the message says what is missing.
         """
-        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             await self._obey()
             if self.stopping:
                 return None
+            self._deliver_late()
             try:
                 if not self._paused:
                     ticket: Ticket = await self._buffer.call(
@@ -180,11 +188,11 @@ class LearnerDriver:
                         deadline_s=POLL_S + self._deadline_s,
                         awaiting=f"batch {version}",
                     )
-                    self._waited_s = time.perf_counter() - began
+                    self._waited_s = loop.time() - began
                     return ticket
                 await asyncio.sleep(POLL_S / 4)
             except DeadlineExceeded:
-                if time.perf_counter() - began > self._config.cluster.progress_deadline_s:
+                if loop.time() - began > self._config.cluster.progress_deadline_s:
                     raise
 
     async def _obey(self) -> None:
@@ -199,14 +207,8 @@ class LearnerDriver:
     async def _publish(self, version: int) -> float:
         """Publish the ranks' weights as `version`; return the transfer's seconds."""
         rank, deadline_s = self._ranks[0], self._config.publish.deadline_s
-        publication = rank.ref("publish", version)
-        if self._config.publish.backend == "object_store":
-            pushes = [
-                worker.call("receive", publication, deadline_s=deadline_s, awaiting=f"delivery of version {version}")
-                for worker in await self._workers()
-            ]
-            # A dead or stuck worker is the supervisor's business; it must not hold up the others.
-            await asyncio.gather(*pushes, return_exceptions=True)
+        self._publication = (version, rank.ref("publish", version))
+        await self._deliver()
         seconds, size = await rank.call(
             "publication", version, deadline_s=deadline_s, awaiting=f"publication of version {version}"
         )
@@ -214,14 +216,42 @@ class LearnerDriver:
         self.totals.published_bytes += size
         return float(seconds)
 
+    async def _deliver(self) -> None:
+        """Push the newest weights to every worker that does not have them (back ends without shared memory)."""
+        if self._config.publish.backend != "object_store":
+            return
+        version, publication = self._publication
+        lacking = [w for w in await self._workers() if self._delivered.get(w.name) != version]
+        pushes = [
+            worker.call(
+                "receive",
+                publication,
+                deadline_s=self._config.publish.deadline_s,
+                awaiting=f"delivery of version {version}",
+            )
+            for worker in lacking
+        ]
+        # A dead or stuck worker is the supervisor's business; it must not hold up the others.
+        answers = await asyncio.gather(*pushes, return_exceptions=True)
+        taken = [w.name for w, answer in zip(lacking, answers, strict=True) if not isinstance(answer, BaseException)]
+        self._delivered |= dict.fromkeys(taken, version)
+
+    def _deliver_late(self) -> None:
+        """Do so in the background: a worker that joined since the update has no weights, and a push can be lost."""
+        if self._delivering is not None and self._delivering.done():
+            self._delivering.result()
+            self._delivering = None
+        if self._delivering is None:
+            self._delivering = asyncio.create_task(self._deliver())
+
     async def _record_version(self, version: int, ticket: Ticket | None) -> None:
         """Write a version row; `ticket` is the batch that made it, None for the weights the run began with."""
         row = await self._ranks[0].call(
             "version_row", version, deadline_s=self._deadline_s, awaiting=f"hash of version {version}"
         )
         self.weights_sha256 = row["weights_sha256"]
-        if ticket is None and version > 0:
-            return  # resumed: the ledger has this row
+        if ticket is None and self._config.resume:
+            return  # it was on disk before the checkpoint of this version
         made = {"parent": ticket.version if ticket else None, "num_trained": ticket.samples if ticket else 0}
         await self._buffer.call(
             "record_version",
@@ -251,6 +281,9 @@ class LearnerDriver:
         self._jobs.add(task)
 
     async def _finish_jobs(self) -> None:
+        if self._delivering is not None:
+            self._delivering.cancel()
+            self._delivering = None
         jobs, self._jobs = list(self._jobs), set()
         await asyncio.gather(*jobs)
         if self._evaluating is not None:
@@ -266,7 +299,11 @@ class LearnerDriver:
         totals.spanning += ticket.metrics["staleness/spanning_share"] * ticket.samples
         totals.pauses_s += stats["pauses"]
         rates = self.meter.read(
-            time.monotonic(), stats["workers"], samples=ticket.samples, tokens=ticket.tokens, waited_s=self._waited_s
+            asyncio.get_running_loop().time(),
+            stats["workers"],
+            samples=ticket.samples,
+            tokens=ticket.tokens,
+            waited_s=self._waited_s,
         )
         held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
         drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}

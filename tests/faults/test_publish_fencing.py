@@ -1,13 +1,15 @@
 """A publisher stopped or killed while it writes: nobody ever loads mixed bytes."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -126,3 +128,66 @@ def test_a_receiver_raced_by_the_writer_takes_whole_versions_only(writer: subpro
         versions.append(version)
     assert versions == sorted(versions)
     assert writer.poll() is None
+
+
+SMALL = Layout.of({"w": torch.zeros(64)})
+
+
+def constant(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((64,), value)}
+
+
+def publish_with_a_takeover(publisher: SharedMemoryPublisher, at_line: int, takeover: Callable[[], None]) -> int:
+    """Publish version 2; call `takeover` before the n-th line of it. Return how many lines there were."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith("shared_memory.py"):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at_line:
+                sys.settrace(None)
+                takeover()
+                sys.settrace(trace)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        publisher.publish(2, constant(2.0))
+    except StaleEpoch:
+        pass
+    finally:
+        sys.settrace(None)
+    return lines
+
+
+def test_a_successor_may_take_over_at_any_line_of_a_publication(name: str) -> None:
+    """The old publisher never speaks again, wherever it was. Fails if a successor writes where the old one might."""
+    for at_line in itertools.count(1):
+        here = f"{name}-{at_line}"
+        old = SharedMemoryPublisher(here, SMALL, epoch=1)
+        old.publish(1, constant(1.0))
+        receiver = SharedMemoryReceiver(here, SMALL, deadline_s=5)
+        assert receiver.take()[0] == 1
+        successors: list[SharedMemoryPublisher] = []
+
+        def takeover(here: str = here, successors: list[SharedMemoryPublisher] = successors) -> None:
+            successors.append(SharedMemoryPublisher(here, SMALL, epoch=2))
+            successors[0].publish(7, constant(7.0))
+
+        if publish_with_a_takeover(old, at_line, takeover) < at_line:
+            break
+        version, tensors = receiver.take()
+        assert version == 7 and set(tensors["w"].tolist()) == {7.0}, f"taken over at line {at_line}"
+        with pytest.raises(StaleEpoch):
+            old.publish(8, constant(8.0))
+        assert receiver.poll() is None
+        old.close()
+        successors[0].publish(9, constant(9.0))
+        assert receiver.take()[0] == 9
+        receiver.close()
+        successors[0].close()
+    old.close()
+    assert at_line > 15

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from crashing_files import SILENT, CrashingFiles, HookedFiles
 
-from buffers.files import OsFiles
+from buffers.files import OsFiles, write_atomically
 from buffers.segments import SegmentWriter, begin_epoch, read_stream
 from configs.errors import DataError, RunError, StaleEpoch
 
@@ -30,120 +30,6 @@ def writer(folder: Path, epoch: int, files: OsFiles, segment_bytes: int = 1000) 
     return SegmentWriter(
         folder, "numbers", NUMBERS, run_epoch=epoch, segment_bytes=segment_bytes, commit_interval_s=0, files=files
     )
-
-
-class HookedFiles(OsFiles):
-    """Calls `hook(number, name of the operation)` before each operation; syncs cost nothing."""
-
-    def __init__(self, hook: Callable[[int, str], None]) -> None:
-        self.hook, self.operations = hook, 0
-
-    def step(self, name: str) -> None:
-        self.operations += 1
-        self.hook(self.operations, name)
-
-    def create(self, path: Path) -> int:
-        self.step("create")
-        return super().create(path)
-
-    def write(self, handle: int, data: bytes) -> None:
-        self.step("write")
-        super().write(handle, data)
-
-    def sync(self, handle: int) -> None:
-        self.step("sync")
-
-    def close(self, handle: int) -> None:
-        super().close(handle)
-        self.step("close")
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.step("rename")
-        super().rename(source, target)
-
-    def remove(self, path: Path) -> None:
-        self.step("remove")
-        super().remove(path)
-
-    def sync_folder(self, folder: Path) -> None:
-        self.step("sync_folder")
-
-
-SILENT = HookedFiles(lambda number, name: None)
-
-
-class Content:
-    def __init__(self) -> None:
-        self.data, self.synced = b"", 0
-
-
-class CrashingFiles(HookedFiles):
-    """Loses power before operation `crash_at`, and knows what a disk may hold then."""
-
-    def __init__(self, crash_at: int) -> None:
-        super().__init__(self.maybe_crash)
-        self.crash_at, self.crashed = crash_at, False
-        self.live: dict[str, Content] = {}
-        self.durable: dict[str, Content] = {}
-        self.removed: set[str] = set()  # since the folder was synced
-        self.handles: dict[int, Content] = {}
-
-    def maybe_crash(self, number: int, name: str) -> None:
-        self.crashed |= number >= self.crash_at
-        if self.crashed:
-            raise OSError(errno.EIO, "power cut")
-
-    def create(self, path: Path) -> int:
-        handle = super().create(path)
-        self.handles[handle] = self.live[path.name] = Content()
-        return handle
-
-    def write(self, handle: int, data: bytes) -> None:
-        if self.operations + 1 == self.crash_at:
-            self.handles[handle].data += data  # the cut comes while it is being written
-        super().write(handle, data)
-        self.handles[handle].data += data
-
-    def sync(self, handle: int) -> None:
-        super().sync(handle)
-        self.handles[handle].synced = len(self.handles[handle].data)
-
-    def rename(self, source: Path, target: Path) -> None:
-        super().rename(source, target)
-        self.live[target.name] = self.live.pop(source.name)
-
-    def remove(self, path: Path) -> None:
-        super().remove(path)
-        del self.live[path.name]
-        self.removed.add(path.name)
-
-    def sync_folder(self, folder: Path) -> None:
-        super().sync_folder(folder)
-        self.durable, self.removed = dict(self.live), set()
-
-    def disks(self) -> Iterator[dict[str, bytes]]:
-        """Yield the folders that the cut may leave: names changed, unchanged or only removed; data torn."""
-        only_removals = {n: c for n, c in self.durable.items() if n not in self.removed}
-        for names in (self.live, self.durable, only_removals):
-            for tear in (lost, whole, cut_short, zeroed):
-                yield {name: c.data[: c.synced] + tear(c.data[c.synced :]) for name, c in names.items()}
-
-
-def lost(data: bytes) -> bytes:
-    return b""
-
-
-def whole(data: bytes) -> bytes:
-    return data
-
-
-def cut_short(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def zeroed(data: bytes) -> bytes:
-    """The file has its new length, but no sector of the write reached the disk."""
-    return bytes(len(data))
 
 
 def live_through(folder: Path, files: HookedFiles) -> tuple[list[int], bool]:
@@ -231,6 +117,50 @@ def test_an_epoch_may_begin_at_any_operation_of_an_orphaned_writer(tmp_path: Pat
         successor.close()
         assert stored(folder) == [*rows, 100]
     assert fence_at > 15
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_refuses_from_any_operation_on_is_named_and_a_freed_one_goes_on(tmp_path: Path, code: int) -> None:
+    """Refusals inside `begin_epoch` too: no epoch begins then, and the next try finds everything."""
+    for refuse_at in itertools.count(1):
+        folder = tmp_path / str(refuse_at)
+        folder.mkdir()
+
+        def refuse(number: int, name: str, at: int = refuse_at) -> None:
+            if number >= at:
+                raise OSError(code, "disk says no")
+
+        files = HookedFiles(refuse)
+        acknowledged, survived = live_through(folder, files)
+        if survived:
+            break
+        rows = stored(folder)
+        # Refused at its sync, a row was written all the same.
+        assert rows in (acknowledged, [*acknowledged, len(acknowledged)]), f"refused from operation {refuse_at} on"
+        continue_in(folder, rows)
+    assert refuse_at > 40
+
+
+def test_small_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    """run.json, cursor.json and the epochs' marks: a reader finds the old bytes or the new ones after any power cut."""
+    for crash_at in itertools.count(1):
+        folder = tmp_path / str(crash_at)
+        folder.mkdir()
+        files = CrashingFiles(crash_at)
+        written, found = [], set()
+        try:
+            for content in (b"{}", b'{"status": "running"}', b'{"status": "finished"}'):
+                write_atomically(folder / "run.json", content, files)
+                written.append(content)
+        except OSError:
+            pass
+        else:
+            break
+        for disk in files.disks():
+            found.add(disk.get("run.json"))
+        expected = [b"{}", b'{"status": "running"}', b'{"status": "finished"}'][: len(written) + 1]
+        assert found <= {*expected[-2:], *([None] if not written else [])}, f"crash {crash_at}: {found}"
+    assert crash_at > 15
 
 
 @pytest.mark.parametrize("operation", ["create", "write", "sync", "sync_folder"])

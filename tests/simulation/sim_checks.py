@@ -1,0 +1,56 @@
+"""Promises that must hold at every step, on every torn disk, and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+from sim_scenario import Scenario
+from sim_witness import Violation, Witness
+
+from buffers.groups import MemberState
+from buffers.host import BufferHost
+from buffers.records.audit import audit
+from buffers.records.lineage import SurvivingLineage
+from buffers.segments import read_stream
+from buffers.tables import EVENTS, TRAJECTORY
+
+__all__ = ["check_books", "check_buffer", "check_disk"]
+
+
+def check_buffer(host: BufferHost, scenario: Scenario) -> None:
+    """Admission within its formula, and every slot in exactly one place."""
+    buffer = host._buffer
+    if buffer.draining:
+        return  # nothing is admitted any more; what waits is only written off
+    live = buffer._trained_groups + len(buffer._groups)
+    most = (scenario.max_staleness + buffer.version + 1) * scenario.groups
+    if live > most:
+        raise Violation(f"{live} groups are accepted or running at version {buffer.version}; {most} may be")
+    waiting = [m for g in buffer._groups.values() for m in g.members if m.state is MemberState.PENDING]
+    # As many and no strangers: the same ones, each once.
+    if len(buffer._pending) != len(waiting) or any(m.state is not MemberState.PENDING for m in buffer._pending):
+        raise Violation(f"slots to be leased are {buffer._pending}, slots that wait to be leased are {waiting}")
+
+
+def check_disk(path: Path) -> None:
+    """A ledger row never precedes its payload, whatever a power cut left."""
+    if not (path / "ledger").is_dir():
+        return
+    events = read_stream(path / "ledger", "events", EVENTS)
+    generated = events.filter(pc.equal(pc.cast(events["event"], "string"), "generated"))["id"].to_pylist()
+    stored = set(read_stream(path / "trajectories", "trajectories", TRAJECTORY)["id"].to_pylist())
+    if bare := [i for i in generated if i not in stored]:
+        raise Violation(f"after a power cut the ledger has rows without a payload: {bare}")
+
+
+def check_books(path: Path, witness: Witness) -> None:
+    """The audit balances, and the ledger's surviving lineage is what the learner was trained on."""
+    books = audit(path)
+    if not books.balanced:
+        raise Violation(f"the audit found: {books.problems}")
+    lineage = SurvivingLineage.load(path)
+    recorded = {row.parent: sorted(b) for row, b in zip(lineage.chain, lineage.batches, strict=True) if b}
+    trained = {version: sorted(ids) for version, ids in witness.lineage.trained.items()}
+    if recorded != trained:
+        raise Violation(f"the ledger says {recorded} was trained, the learner {trained}")
