@@ -22,8 +22,9 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from buffers.files import Files, OsFiles, write_atomically
+from configs.errors import StaleEpoch
 
-__all__ = ["COVERS", "StreamFile", "begin_epoch", "newest_claim", "stream_files"]
+__all__ = ["COVERS", "StreamFile", "begin_epoch", "newest_claim", "require_newest", "stream_files"]
 
 COVERS = b"headrace.covers"  # Parquet metadata: the segments that the file replaces, by key
 FILE = re.compile(r"(?P<key>(?P<stream>\w+)-e(?P<epoch>\d+)-(?P<ordinal>\d+))(\.f\d+)?\.(?P<kind>seg|parquet)")
@@ -72,6 +73,12 @@ def begin_epoch(folder: Path, at_least: int = 1, files: Files | None = None) -> 
 def newest_claim(folder: Path) -> int:
     """Return the number of the newest epoch that began, or is about to; 0 without any."""
     return max((int(m[1]) for p in folder.iterdir() if (m := CLAIM.fullmatch(p.name))), default=0)
+
+
+def require_newest(folder: Path, epoch: int) -> None:
+    """Raise StaleEpoch if a newer epoch of the folder than `epoch` began."""
+    if (newest := newest_claim(folder)) > epoch:
+        raise StaleEpoch(f"{folder}: epoch {epoch} was fenced off by epoch {newest}; end this process")
 
 
 def stream_files(folder: Path, stream: str, newest_epoch: int | None = None) -> list[StreamFile]:

@@ -190,6 +190,8 @@ class Intake:
 
     async def _store_and_score(self, table: pa.Table) -> None:
         samples = to_samples(table)
+        # A payload whose slot the ledger does not know would meet another one of the same id after a restart.
+        await asyncio.wrap_future(self._buffer.admission)
         await asyncio.wrap_future(self._payload_log.append(table))
         self._buffer.generated([sample.id for sample in samples])
         await self._score(self._barrier.add(samples))

@@ -9,6 +9,7 @@ Every step is written to the ledger. Who may be leased and what is trained is de
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 import pyarrow as pa
@@ -54,6 +55,8 @@ class LiveGroups:
         """To be leased, in this order."""
         self.version = 0
         """Of the newest weights."""
+        self.admission: Future[None] = Future()
+        """Done once the newest admission is on disk."""
         self.payloads = PayloadStore()
         self.dropped: dict[str, int] = {}
         """reason -> samples"""
@@ -73,7 +76,8 @@ class LiveGroups:
         key = slots[0].group
         self._groups[key] = Group(key=key, ordinal=ordinal, task=task, members=members)
         self._pending += members
-        self._ledger.record([Event(EventKind.ADMITTED, m.slot, m.attempt, version=self.version) for m in members])
+        admitted = [Event(EventKind.ADMITTED, m.slot, m.attempt, version=self.version) for m in members]
+        self.admission = self._ledger.record(admitted)
 
     def accept(self, table: pa.Table) -> pa.Table | None:
         """Take a message of trajectories; return the rows that belong to a leased attempt.
@@ -198,7 +202,7 @@ class LiveGroups:
         events = [Event(EventKind.DROPPED, member.slot, member.attempt, reason=reason)]
         member.attempt += 1
         events.append(Event(EventKind.ADMITTED, member.slot, member.attempt, version=self.version))
-        self._ledger.record(events)
+        self.admission = self._ledger.record(events)
         member.state, member.worker = MemberState.PENDING, ""
         self._pending.insert(0, member)
 

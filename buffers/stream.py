@@ -15,9 +15,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from buffers.admission import may_admit
+from buffers.admission import group_capacity, may_admit
 from buffers.filters import Filter
-from buffers.groups import Group, MemberState, Row
+from buffers.groups import Group, Member, MemberState, Row
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.live_groups import LiveGroups
 from buffers.samplers import BufferView, Sampler
@@ -102,7 +102,7 @@ class StreamBuffer(LiveGroups):
             return []
         while len(self._pending) < count and self._may_admit():
             self._open(self._tasks.cursor, self._tasks.next_group(), {})
-        members, self._pending = self._pending[:count], self._pending[count:]
+        members = self._take_pending(count)
         for member in members:
             member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
             group = self._groups[member.slot.group]
@@ -114,16 +114,44 @@ class StreamBuffer(LiveGroups):
         ]
 
     def _may_admit(self) -> bool:
-        again = self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
         return may_admit(
             live_groups=self._trained_groups + len(self._groups),
             trained_groups=self._trained_groups,
             max_staleness=self._max_staleness,
-            fresh_next=self._batch.prompts_per_update - len(again),
+            fresh_next=self._fresh_next,
             fresh_later=self._fresh_later,
             held_bytes=self.payloads.held_bytes,
             max_bytes=self._config.max_bytes,
         )
+
+    def _take_pending(self, count: int) -> list[Member]:
+        """Remove up to `count` members from the pending ones, in their order.
+
+        A restart reopens every group trained since its checkpoint: more than may run at a time. A group that is
+        started before its turn would be too old when that comes.
+        """
+        may_run = group_capacity(
+            max_staleness=self._max_staleness, trained_groups=0, fresh_next=self._fresh_next,
+            fresh_later=self._fresh_later,
+        )  # fmt: skip
+        running = {key for key, group in self._groups.items() if group.started_at >= 0}
+        taken: list[Member] = []
+        left: list[Member] = []
+        for member in self._pending:
+            key = member.slot.group
+            if len(taken) < count and (key in running or len(running) < may_run):
+                running.add(key)
+                taken.append(member)
+            else:
+                left.append(member)
+        self._pending = left
+        return taken
+
+    @property
+    def _fresh_next(self) -> int:
+        """Groups that the next update takes and that were never trained before."""
+        size = self._batch.prompts_per_update
+        return size - len(self._sampler.again(self._trained, self.version, size))
 
     # -- batches --------------------------------------------------------------------------------
 

@@ -1,0 +1,70 @@
+"""Death at a chosen state: SIGKILL to the own process at the n-th call of a named function."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["Cut"]
+
+
+def half_a_write(write: Callable[..., Any], files: Any, handle: int, data: bytes) -> None:
+    write(files, handle, data[: len(data) // 2])
+
+
+def half_a_file(save: Callable[..., Any], tensors: Any, path: Path, **arguments: Any) -> None:
+    save(tensors, path, **arguments)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def half_the_weights(fill: Callable[..., Any], views: Any, tensors: dict[str, Any]) -> None:
+    half = list(views)[: len(views) // 2]
+    fill({name: views[name] for name in half}, {name: tensors[name] for name in half})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Where a run ends; picklable, since the run is another process."""
+
+    target: str
+    """"module:function" or "module:Class.method"."""
+    call: int = 1
+    about: str = ""
+    """Count only calls with this in the path that they are about."""
+    half: Callable[..., None] | None = None
+    """Does half of the work of the fatal call; None does nothing of it."""
+
+    def arm(self) -> None:
+        """Patch the function in this process."""
+        module, _, path = self.target.partition(":")
+        *owners, name = path.split(".")
+        owner: Any = importlib.import_module(module)
+        for part in owners:
+            owner = getattr(owner, part)
+        original, calls = getattr(owner, name), itertools.count(1)
+
+        def counted(*args: Any, **named: Any) -> Any:
+            if self.about in paths(args) and next(calls) == self.call:
+                if self.half is not None:
+                    self.half(original, *args, **named)
+                die()
+            return original(*args, **named)
+
+        setattr(owner, name, counted)
+
+
+def paths(args: tuple[Any, ...]) -> str:
+    """Return the paths among arguments; of an open file its path."""
+    found = [os.readlink(f"/proc/self/fd/{a}") for a in args if type(a) is int]
+    return " ".join([*found, *(str(a) for a in args if isinstance(a, str | Path))])
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable: SIGKILL cannot be caught")
