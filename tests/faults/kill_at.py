@@ -6,12 +6,16 @@ import importlib
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Cut"]
+__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang"]
+
+HANG_S = 2.0
+"""Of a disk, before the process dies: long enough for others to go on."""
 
 
 def half_a_write(write: Callable[..., Any], files: Any, handle: int, data: bytes) -> None:
@@ -26,6 +30,10 @@ def half_a_file(save: Callable[..., Any], tensors: Any, path: Path, **arguments:
 def half_the_weights(fill: Callable[..., Any], views: Any, tensors: dict[str, Any]) -> None:
     half = list(views)[: len(views) // 2]
     fill({name: views[name] for name in half}, {name: tensors[name] for name in half})
+
+
+def hang(*_: Any) -> None:
+    time.sleep(HANG_S)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,7 @@ class Run:
     def begin(self, *words: str, act: Callable[[], None] | None = None) -> Any:
         """Start the run's process; it does `act` first."""
         every = [*TINY, f"runs_folder={self.folder}", *self.words, *words]
+        self.folder.mkdir(exist_ok=True)
         process = _context.Process(target=_live, args=(every, str(self.folder / "log.txt"), act))
         process.start()
         return process
