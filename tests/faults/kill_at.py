@@ -1,4 +1,4 @@
-"""Death at a chosen state: SIGKILL to the own process at the n-th call of a named function."""
+"""Faults at chosen states: at the n-th call of a named function the process is killed, or something goes wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang"]
+from configs.errors import MemberLost
+
+__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang", "lose_the_worker"]
 
 HANG_S = 2.0
 """Of a disk, before the process dies: long enough for others to go on."""
@@ -36,6 +38,10 @@ def hang(*_: Any) -> None:
     time.sleep(HANG_S)
 
 
+def lose_the_worker(*_: Any) -> NoReturn:
+    raise MemberLost("the test says that this worker is gone")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cut:
     """Where a run ends; picklable, since the run is another process."""
@@ -45,8 +51,10 @@ class Cut:
     call: int = 1
     about: str = ""
     """Count only calls with this in the path that they are about."""
-    half: Callable[..., None] | None = None
-    """Does half of the work of the fatal call; None does nothing of it."""
+    half: Callable[..., Any] | None = None
+    """Takes the place of the fatal call, for example to do half of its work; None does nothing."""
+    kills: bool = True
+    """False: the process goes on after `half`."""
 
     def arm(self) -> None:
         """Patch the function in this process."""
@@ -58,11 +66,12 @@ class Cut:
         original, calls = getattr(owner, name), itertools.count(1)
 
         def counted(*args: Any, **named: Any) -> Any:
-            if self.about in paths(args) and next(calls) == self.call:
-                if self.half is not None:
-                    self.half(original, *args, **named)
+            if (self.about and self.about not in paths(args)) or next(calls) != self.call:
+                return original(*args, **named)
+            done = self.half(original, *args, **named) if self.half is not None else None
+            if self.kills:
                 die()
-            return original(*args, **named)
+            return done
 
         setattr(owner, name, counted)
 

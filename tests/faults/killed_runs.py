@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,23 +50,19 @@ class Run:
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
 
-    def play(self, *words: str, cut: Cut | None = None, before: Callable[[], None] | None = None) -> int:
+    def play(self, *words: str, cut: Cut | None = None, fault: Cut | None = None) -> int:
         """Run `launch.py run` to its end, whatever that is; return the exit code, -9 when killed."""
-        process = self.begin(*words, act=before or (cut.arm if cut else None))
+        every = [*TINY, f"runs_folder={self.folder}", *self.words, *words]
+        self.folder.mkdir(exist_ok=True)
+        faults = [f for f in (cut, fault) if f is not None]
+        process = _context.Process(target=_live, args=(every, str(self.folder / "log.txt"), faults))
+        process.start()
         process.join(DEADLINE_S)
         assert process.exitcode is not None, f"the run did not end within {DEADLINE_S:g} s:\n{self.log[-3000:]}"
         return int(process.exitcode)
 
-    def begin(self, *words: str, act: Callable[[], None] | None = None) -> Any:
-        """Start the run's process; it does `act` first."""
-        every = [*TINY, f"runs_folder={self.folder}", *self.words, *words]
-        self.folder.mkdir(exist_ok=True)
-        process = _context.Process(target=_live, args=(every, str(self.folder / "log.txt"), act))
-        process.start()
-        return process
-
-    def resume(self, *words: str, cut: Cut | None = None) -> int:
-        return self.play("resume=true", *words, cut=cut)
+    def resume(self, *words: str, cut: Cut | None = None, fault: Cut | None = None) -> int:
+        return self.play("resume=true", *words, cut=cut, fault=fault)
 
     def sql(self, text: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = query(self.path, text).to_pylist()
@@ -116,7 +112,7 @@ class Run:
         }
 
 
-def _live(words: list[str], log: str, act: Callable[[], None] | None) -> None:
+def _live(words: list[str], log: str, faults: Sequence[Cut]) -> None:
     """The process of a run: in its own group, its output in a file."""
     import launch
 
@@ -125,6 +121,6 @@ def _live(words: list[str], log: str, act: Callable[[], None] | None) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    if act is not None:
-        act()
+    for fault in faults:
+        fault.arm()
     sys.exit(launch.main(["run", *words]))
