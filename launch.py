@@ -187,9 +187,9 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
         await supervisor.build(config.cluster.start_deadline_s)
         status = await session.run()
     finally:
+        await adapter.end(supervisor)  # first: a full disk refuses the rest
         metrics.close()
         folder.write_run({**process, "status": status})
-        await adapter.end(supervisor)
         summary = session.summarise(folder.path, status, time.time() - began)
     view.summary(summary)
     return summary

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from buffers.files import disk
 from buffers.records.audit import audit
 from buffers.records.examples import example_rows
 from buffers.records.report import write_report
@@ -101,9 +102,10 @@ class Session:
         summary = summarise(
             self._config, self.driver, status=status, version=self.version, trajectories=totals, wall_s=wall_s
         )
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1))
-        if self._config.logging.report:
-            return summary | {"report": str(write_report(folder, example_rows(folder)))}
+        with disk(folder):
+            (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+            if self._config.logging.report:
+                return summary | {"report": str(write_report(folder, example_rows(folder)))}
         return summary
 
     async def _stream(self, driver: LearnerDriver, buffer: Handle, rank: Handle) -> str:

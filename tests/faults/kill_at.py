@@ -7,14 +7,14 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import MemberLost
 
-__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang", "lose_the_worker"]
+__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang", "lose_the_worker", "with_units"]
 
 HANG_S = 2.0
 """Of a disk, before the process dies: long enough for others to go on."""
@@ -38,6 +38,14 @@ def hang(*_: Any) -> None:
     time.sleep(HANG_S)
 
 
+def always(*_: Any) -> bool:
+    return True
+
+
+def with_units(worker: Any, sequence: int, units: Sequence[Any], *_: Any) -> bool:
+    return bool(units)
+
+
 def lose_the_worker(*_: Any) -> NoReturn:
     raise MemberLost("the test says that this worker is gone")
 
@@ -51,6 +59,8 @@ class Cut:
     call: int = 1
     about: str = ""
     """Count only calls with this in the path that they are about."""
+    when: Callable[..., bool] = always
+    """Count only calls whose arguments this likes."""
     half: Callable[..., Any] | None = None
     """Takes the place of the fatal call, for example to do half of its work; None does nothing."""
     kills: bool = True
@@ -66,7 +76,8 @@ class Cut:
         original, calls = getattr(owner, name), itertools.count(1)
 
         def counted(*args: Any, **named: Any) -> Any:
-            if (self.about and self.about not in paths(args)) or next(calls) != self.call:
+            counts = self.about in paths(args) if self.about else self.when(*args)
+            if not counts or next(calls) != self.call:
                 return original(*args, **named)
             done = self.half(original, *args, **named) if self.half is not None else None
             if self.kills:

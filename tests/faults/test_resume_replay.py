@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import launch
 from buffers.identity import Slot
 from buffers.records.lineage import SurvivingLineage
-from tests.faults.kill_at import Cut, lose_the_worker
+from tests.faults.kill_at import Cut, lose_the_worker, with_units
 from tests.faults.killed_runs import KILLED, Run
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -36,7 +36,8 @@ WORDS = (
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("disturbed"), WORDS)
-    lost = Cut(target="actors.worker:RolloutWorker.exchange", call=14, half=lose_the_worker, kills=False)
+    exchange = "actors.worker:RolloutWorker.exchange"
+    lost = Cut(target=exchange, call=6, when=with_units, half=lose_the_worker, kills=False)
     killed = Cut(target="buffers.host:BufferHost.commit", call=13)
     assert run.play("updates=26", cut=killed, fault=lost) == KILLED, run.log
     assert run.resume("updates=26") == 0, run.log
