@@ -28,9 +28,10 @@ from buffers.run_folder import RunFolder
 from buffers.transport import free_address
 from configs.catalogue import show_catalogue
 from configs.errors import ConfigError, DataError, RunError
-from configs.load import dump_config, load_config
+from configs.load import load_config
 from configs.parts import Parts
 from configs.plan import show_plan
+from configs.recorded import record_config
 from configs.registry import Deferred, resolve
 from configs.schema import RunConfig
 from learners.session import Plan, Session
@@ -74,7 +75,7 @@ def run(words: list[str]) -> int:
     began = time.time()
     path = Path(config.runs_folder) / config.name
     with RunFolder.open(path) if config.resume else RunFolder.create(path) as folder:
-        dump_config(config, path / "config.yaml")
+        record_config(config, path)
         shown = "quiet" if options.json else config.logging.view
         view = make_view(
             shown, name=config.name, run_mode=config.mode, max_staleness=config.max_staleness, seed=config.seed
@@ -90,8 +91,7 @@ def run(words: list[str]) -> int:
 
 def read_config(words: Sequence[str]) -> RunConfig:
     """Return the configuration of preset files and `key=value` words, in their order."""
-    files = [Path(word) for word in words if "=" not in word]
-    return load_config(files or [DEFAULT_PRESET], [word for word in words if "=" in word])
+    return load_config([Path(w) for w in words if "=" not in w] or [DEFAULT_PRESET], [w for w in words if "=" in w])
 
 
 def check(words: list[str]) -> int:
@@ -183,9 +183,9 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
         await supervisor.build(config.cluster.start_deadline_s)
         status = await session.run()
     finally:
+        await adapter.end(supervisor)  # first: a full disk refuses the rest
         metrics.close()
         folder.write_run({**process, "status": status})
-        await adapter.end(supervisor)
         summary = session.summarise(folder.path, status, time.time() - began)
     view.summary(summary)
     return summary

@@ -228,7 +228,8 @@ class Supervisor:
         async with self._changing:
             await self._remove(pool, name, why)
             if pool.restarts >= pool.spec.max_restarts:
-                self._fatal = f"{name} died and its pool has no restarts left ({pool.restarts} used): {why}"
+                used = f"its pool has no restarts left ({pool.restarts} used)"
+                self._fatal = f"{name} died and {used}: {why}; resume=true goes on from the last checkpoint"
                 return
             pool.restarts += 1
             await asyncio.sleep(min(0.1 * 2 ** (pool.restarts - 1), 5.0))

@@ -22,8 +22,9 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from buffers.files import Files, OsFiles, write_atomically
+from configs.errors import Corruption, StaleEpoch
 
-__all__ = ["COVERS", "StreamFile", "begin_epoch", "newest_claim", "stream_files"]
+__all__ = ["COVERS", "StreamFile", "begin_epoch", "newest_claim", "require_newest", "stream_files"]
 
 COVERS = b"headrace.covers"  # Parquet metadata: the segments that the file replaces, by key
 FILE = re.compile(r"(?P<key>(?P<stream>\w+)-e(?P<epoch>\d+)-(?P<ordinal>\d+))(\.f\d+)?\.(?P<kind>seg|parquet)")
@@ -74,14 +75,23 @@ def newest_claim(folder: Path) -> int:
     return max((int(m[1]) for p in folder.iterdir() if (m := CLAIM.fullmatch(p.name))), default=0)
 
 
+def require_newest(folder: Path, epoch: int) -> None:
+    """Raise StaleEpoch if a newer epoch of the folder than `epoch` began."""
+    if (newest := newest_claim(folder)) > epoch:
+        raise StaleEpoch(f"{folder}: epoch {epoch} was fenced off by epoch {newest}; end this process")
+
+
 def stream_files(folder: Path, stream: str, newest_epoch: int | None = None) -> list[StreamFile]:
     """Return the files of a stream that count, in the order of writing.
 
     Args:
       newest_epoch: leave out later epochs; None reads all.
+
+    Raises:
+      Corruption: what an epoch recorded at its begin is damaged.
     """
     markers = sorted((int(m[1]), p) for p in folder.glob("epoch-*.json") if (m := CLAIM.fullmatch(p.name)))
-    fences = [(number, json.loads(path.read_bytes())) for number, path in markers]
+    fences = [(number, _marker(path)) for number, path in markers]
     found = [f for f in _scan(folder) if f.key.startswith(f"{stream}-e")]
     found = [f for f in found if newest_epoch is None or f.epoch <= newest_epoch]
     counted = sorted(f for file in found if (f := _fenced(file, fences)) is not None)
@@ -92,6 +102,13 @@ def stream_files(folder: Path, stream: str, newest_epoch: int | None = None) -> 
         for f in counted
         if not (f.is_segment and f.key in covered)
     ]
+
+
+def _marker(path: Path) -> dict[str, dict[str, int]]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise Corruption(f"{path} is not JSON: {error}; restore it from a copy") from error
 
 
 def _claim(folder: Path, at_least: int, files: Files) -> int:

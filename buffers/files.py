@@ -5,11 +5,15 @@ Reading needs no such care and goes straight to the file system.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Files", "OsFiles", "write_atomically"]
+from configs.errors import DataError
+
+__all__ = ["Files", "OsFiles", "disk", "write_atomically"]
 
 
 class Files(Protocol):
@@ -73,6 +77,15 @@ class OsFiles:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into a DataError that names the place and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
 
 
 def write_atomically(path: Path, data: bytes, files: Files | None = None) -> None:

@@ -22,12 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from buffers.commits import CommitThread, MakeCommits
-from buffers.files import Files, OsFiles, write_atomically
+from buffers.files import Files, OsFiles, disk, write_atomically
 from buffers.identity import Slot, trajectory_id
 from buffers.scores import Score
 from buffers.segments import SegmentWriter
 from buffers.tables import EVENTS, PAIRS, SCHEMAS, SCORES, VERSIONS
-from configs.errors import DataError
 
 __all__ = ["Event", "EventKind", "Ledger", "Pair", "read_cursor"]
 
@@ -189,10 +188,8 @@ class Ledger:
           DataError: the disk refused.
         """
         path = self._folder / "cursor.json"
-        try:
+        with disk(path):
             write_atomically(path, json.dumps(dict(cursor), indent=1).encode(), self._files)
-        except OSError as error:
-            raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
 
     def flush(self, deadline_s: float = 60.0) -> None:
         """Return once everything recorded so far is on disk; errors as in `SegmentWriter.flush`."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
+from buffers.records.lineage import VersionRow, surviving_versions
 from buffers.stream import StreamBuffer
 from buffers.streams import read_stream
 from buffers.tables import EVENTS, VERSIONS
@@ -50,6 +51,8 @@ class Recovered:
     version: int
     lineage: int
     slots: Mapping[Slot, _SlotHistory]
+    origin: VersionRow | None
+    """The row of `version` in the lineage that goes on; None for a new run."""
 
     @property
     def trained_groups(self) -> int:
@@ -63,6 +66,7 @@ class Recovered:
         for slot, history in self.slots.items():
             groups.setdefault(slot.group, {})[slot.sample] = history
         ordinals = {key: key.epoch * tasks.tasks_per_epoch + key.task for key in groups}
+        self._begin_lineage(ledger)
         ledger.record(self._closing_events())
         tasks.seek(max(ordinals.values(), default=-1) + 1)
         for key in sorted(groups, key=ordinals.__getitem__):
@@ -70,13 +74,28 @@ class Recovered:
                 attempts = {sample: history.attempt for sample, history in groups[key].items()}
                 buffer.restore(ordinals[key], tasks.task_at(ordinals[key]), attempts)
 
+    def _begin_lineage(self, ledger: Ledger) -> None:
+        """Write the row of the version that the lineage begins with: what came after it is no part of it.
+
+        It is on disk before the roll-back, so that a kill in between leaves no version without its training.
+        """
+        if self.origin is not None and self.version > 0:  # the driver writes version 0
+            ledger.record_version(
+                version=self.version,
+                parent=self.origin.parent,
+                weights_sha256=self.origin.weights_sha256,
+                trained_digest=self.origin.trained_digest,
+                num_trained=self.origin.num_trained,
+            )
+            ledger.flush()
+
     def _unfinished(self, members: Mapping[int, _SlotHistory]) -> bool:
         if any(version < self.version for h in members.values() for _, _, version in h.trained):
             return False
         given_up = {EventKind.DROPPED.value, EventKind.FAILED.value}
-        # A drop that only ended a life is none: the slot waited for the next life, which may have died early.
-        to_go_on = (DRAINED, RESTARTED)
-        return any(h.trained or h.last not in given_up or h.reason in to_go_on for h in members.values())
+        # Dropped for the restart itself: a kill can come between that row and the next attempt's.
+        for_now = (DRAINED, RESTARTED)
+        return any(h.trained or h.last not in given_up or h.reason in for_now for h in members.values())
 
     def _closing_events(self) -> list[Event]:
         events = []
@@ -98,10 +117,12 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
     for row in rows:
         history = slots.setdefault(Slot(row["source"], row["epoch"], row["task"], row["sample"]), _SlotHistory())
         _apply(history, row)
+    versions = surviving_versions(run_folder)
     # A crash can leave the version row of a lineage and none of its events.
-    versions = read_stream(run_folder / "ledger", "versions", VERSIONS)["lineage"].to_pylist()
-    lineage = max((*(row["lineage"] for row in rows), *versions), default=-1) + 1
-    return Recovered(version=version, lineage=lineage, slots=slots)
+    numbered = read_stream(run_folder / "ledger", "versions", VERSIONS)["lineage"].to_pylist()
+    lineage = max((*(row["lineage"] for row in rows), *numbered), default=-1) + 1
+    origin = next((row for row in versions if row.version == version), None)
+    return Recovered(version=version, lineage=lineage, slots=slots, origin=origin)
 
 
 def _apply(history: _SlotHistory, row: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from buffers.epochs import begin_epoch
-from buffers.files import write_atomically
+from buffers.files import disk, write_atomically
 from configs.errors import ConfigError, DataError
 
 __all__ = ["FOLDERS", "RunFolder", "read_run"]
@@ -59,14 +59,16 @@ class RunFolder:
 
     def begin_epoch(self) -> int:
         """Fence off every writer so far, before a member that writes is restarted; return the new epoch."""
-        self.epoch = begin_epoch(self.path / "ledger")
-        begin_epoch(self.path / "trajectories", at_least=self.epoch)
+        with disk(self.path):
+            self.epoch = begin_epoch(self.path / "ledger")
+            begin_epoch(self.path / "trajectories", at_least=self.epoch)
         return self.epoch
 
     def write_run(self, fields: Mapping[str, Any]) -> None:
         """Replace run.json atomically: address, namespace, pid, epoch, status, ..."""
         text = json.dumps({**fields, "epoch": self.epoch}, indent=1)
-        write_atomically(self.path / "run.json", text.encode())
+        with disk(self.path):
+            write_atomically(self.path / "run.json", text.encode())
 
     def close(self) -> None:
         """Give the folder free."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from buffers.commits import CommitThread, MakeCommits
-from buffers.epochs import COVERS, begin_epoch, newest_claim, stream_files
+from buffers.epochs import COVERS, begin_epoch, newest_claim, require_newest, stream_files
 from buffers.files import Files, OsFiles, write_atomically
 from buffers.frames import encode
 from buffers.streams import read_files, read_stream
@@ -64,7 +64,7 @@ class SegmentWriter:
         self._path: Path | None = None  # the live segment
         self._handle = self._size = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_if_stale()
+        require_newest(self._folder, self._epoch)
 
     def append(self, table: pa.Table) -> Future[None]:
         """Queue rows; the future is done once they are on disk, and fails with a RunError otherwise.
@@ -168,11 +168,7 @@ class SegmentWriter:
         path = self._folder / f"{self._stream}-e{self._epoch:04d}-{self._ordinal:06d}.seg"
         self._handle, self._path, self._size = self._files.create(path), path, 0
         self._files.sync_folder(self._folder)
-        self._refuse_if_stale()
-
-    def _refuse_if_stale(self) -> None:
-        if (newest := newest_claim(self._folder)) > self._epoch:
-            raise StaleEpoch(f"{self._folder}: epoch {self._epoch} was fenced off by epoch {newest}; end this process")
+        require_newest(self._folder, self._epoch)
 
     def _close_segment(self) -> None:
         if self._path is not None:

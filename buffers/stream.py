@@ -127,16 +127,21 @@ class StreamBuffer(LiveGroups):
             self._open(self._tasks.cursor, self._tasks.next_group(), {})
 
     def _may_admit(self) -> bool:
-        again = self._sampler.again(self._trained, self.version, self._batch.prompts_per_update)
         return may_admit(
             live_groups=self._trained_groups + len(self._groups),
             trained_groups=self._trained_groups,
             max_staleness=self._max_staleness,
-            fresh_next=self._batch.prompts_per_update - len(again),
+            fresh_next=self._fresh_next,
             fresh_later=self._fresh_later,
             held_bytes=self.payloads.held_bytes,
             max_bytes=self._config.max_bytes,
         )
+
+    @property
+    def _fresh_next(self) -> int:
+        """Groups that the next update takes and that were never trained before."""
+        size = self._batch.prompts_per_update
+        return size - len(self._sampler.again(self._trained, self.version, size))
 
     # -- batches --------------------------------------------------------------------------------
 

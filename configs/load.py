@@ -63,7 +63,9 @@ def load_config(paths: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
 def dump_config(config: RunConfig, path: Path) -> None:
     """Write every setting as YAML that `load_config([path], [])` reads back as an equal configuration."""
     settings = _escaped(dataclasses.asdict(config))
-    path.write_text(yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    draft = path.with_name(f"{path.name}.tmp")  # a killed writer leaves the old file or the new one
+    draft.write_text(yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    draft.replace(path)
 
 
 class _Dumper(yaml.SafeDumper):

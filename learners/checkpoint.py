@@ -16,10 +16,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,6 +32,8 @@ __all__ = ["Checkpoint", "checkpoints", "find", "load_checkpoint", "newest", "re
 MODEL, OPTIMISER, REFERENCE, RNG = (f"{n}.safetensors" for n in ("model", "optimizer", "reference", "rng"))
 STATE, MANIFEST = "state.json", "manifest.json"
 PARTIAL = ".partial-"
+REPLACED = ".replaced"
+REMEDY = "remove that folder, and resume=true goes on from the checkpoint before it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,45 +60,61 @@ def save_checkpoint(
     lineage: str = "",
     epoch: int = 0,
     metrics: Mapping[str, float] | None = None,
+    fence: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Write the folder of a state and return it; a folder of the same version is replaced.
 
     Args:
       root: folder of all checkpoints.
       model_folder: where config.json and tokenizer come from.
+      fence: called before the folder gets its name; raises when the writer was replaced meanwhile.
+
+    Raises:
+      DataError: the disk refused; what was there before still is.
     """
     target = Path(root) / f"v{state.progress.version:08d}"
     partial = target.with_name(f"{PARTIAL}{target.name}-{os.getpid()}")
+    note = {"lineage": lineage, "epoch": epoch, "metrics": dict(metrics or {})}
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write(partial, state, Path(model_folder), note)
+        fence()
+        publish(partial, target)
+    except (OSError, SafetensorError) as error:
+        refused = f"checkpoint {target} cannot be written: {error}"
+        raise DataError(f"{refused}; free the disk, then resume the run") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return describe(target)
+
+
+def write(partial: Path, state: LearnerState, model_folder: Path, note: Mapping[str, object]) -> None:
+    """Write every file of a checkpoint."""
     partial.mkdir(parents=True)
     # Weights are ours, in one file; everything else that describes the model is copied.
-    for file in sorted(Path(model_folder).iterdir()):
+    for file in sorted(model_folder.iterdir()):
         if file.is_file() and ".safetensors" not in file.name and file.name not in (STATE, MANIFEST):
             shutil.copyfile(file, partial / file.name)
     sections = {MODEL: state.model, OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: {"torch": state.rng}}
     for name, tensors in sections.items():
         save_file({k: t.contiguous() for k, t in tensors.items()}, partial / name, metadata={"format": "pt"})
-    note = {"lineage": lineage, "epoch": epoch, "metrics": dict(metrics or {})}
-    (partial / STATE).write_text(json.dumps(note | {"progress": dataclasses.asdict(state.progress)}, indent=1))
+    (partial / STATE).write_text(json.dumps({**note, "progress": dataclasses.asdict(state.progress)}, indent=1))
     (partial / MANIFEST).write_text(json.dumps({f.name: digest(f) for f in sorted(partial.iterdir())}, indent=1))
-    publish(partial, target)
-    return describe(target)
 
 
 def publish(partial: Path, target: Path) -> None:
     """Sync a finished folder and give it its name."""
     for file in (*partial.iterdir(), partial):
         sync(file)
+    stale = target.with_name(f"{target.name}{REPLACED}")
     if target.exists():
-        # A resumed run reached this version again; rename cannot replace a folder that holds files.
-        stale = target.with_name(f"{PARTIAL}old-{target.name}-{os.getpid()}")
-        shutil.rmtree(stale, ignore_errors=True)  # of a crashed process that had our number
+        # A resumed run reached this version again; rename cannot replace a folder that holds files. Under its other
+        # name the old one still counts, until the new one has its own.
+        shutil.rmtree(stale, ignore_errors=True)
         target.rename(stale)
-        partial.rename(target)
-        shutil.rmtree(stale)
-    else:
-        partial.rename(target)
+    partial.rename(target)
     sync(target.parent)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
@@ -121,7 +140,7 @@ def read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"checkpoint file {path} cannot be read: {error}; resume from an older checkpoint") from error
+        raise DataError(f"checkpoint file {path} cannot be read: {error}; {REMEDY}") from error
     return dict(content)
 
 
@@ -137,7 +156,7 @@ def describe(path: str | Path) -> Checkpoint:
         progress = Progress(**content["progress"])  # type: ignore[arg-type]
         lineage, epoch, metrics = content["lineage"], content["epoch"], content["metrics"]
     except (KeyError, TypeError) as error:
-        raise DataError(f"checkpoint file {folder / STATE} lacks {error}; resume from an older checkpoint") from error
+        raise DataError(f"checkpoint file {folder / STATE} lacks {error}; {REMEDY}") from error
     return Checkpoint(
         path=folder,
         version=progress.version,
@@ -152,6 +171,7 @@ def describe(path: str | Path) -> Checkpoint:
 def checkpoints(root: str | Path) -> list[Checkpoint]:
     """Return all finished checkpoints, oldest version first."""
     folders = sorted(p for p in Path(root).glob("v*") if p.is_dir()) if Path(root).is_dir() else []
+    folders = [p for p in folders if p.suffix != REPLACED or not p.with_suffix("").exists()]
     return [describe(folder) for folder in folders]
 
 
@@ -183,9 +203,9 @@ def verify(path: str | Path) -> None:
     for name, expected in read_json(Path(path) / MANIFEST).items():
         file = Path(path) / name
         if not file.is_file():
-            raise DataError(f"checkpoint file {file} is missing; resume from an older checkpoint")
+            raise DataError(f"checkpoint file {file} is missing; {REMEDY}")
         if digest(file) != expected:
-            raise DataError(f"checkpoint file {file} does not match its sha256; resume from an older checkpoint")
+            raise DataError(f"checkpoint file {file} does not match its sha256; {REMEDY}")
 
 
 def load_checkpoint(path: str | Path) -> LearnerState:

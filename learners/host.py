@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from buffers.digest import weights_digest
-from configs.errors import RunError
+from buffers.epochs import require_newest
+from buffers.records.lineage import surviving_versions
+from configs.errors import DataError, RunError
 from configs.schema import RunConfig
-from learners.checkpoint import newest
+from learners.checkpoint import Checkpoint, checkpoints
 from learners.models.load import check_model_folder, create_model_folder
 from learners.models.weights import Layout, Receiver
 from learners.numeric_identity import record_identity
@@ -65,16 +68,14 @@ class LearnerHost:
         """Return the supervised updates so far and the last loss."""
         return self._rank.warm_start_progress
 
-    async def resume(self) -> int:
-        """Load the newest checkpoint; return its version.
+    async def resume(self) -> int | None:
+        """Load the newest checkpoint of the surviving lineage; return its version, None before the first one.
 
         Raises:
-          RunError: there is none.
+          DataError: there are only checkpoints that the ledger does not know.
         """
-        found = newest(self._run_folder / "checkpoints")
-        if found is None:
-            raise RunError(f"{self._run_folder}/checkpoints is empty: nothing to resume; start it under another name=")
-        return await self._rank.load(str(found.path))
+        found = newest_surviving(self._run_folder)
+        return None if found is None else await self._rank.load(str(found.path))
 
     async def update(self, table: pa.Table, version: int) -> dict[str, float]:
         """Train on a batch, making `version`; see `LearnerRank.update`."""
@@ -127,6 +128,7 @@ class LearnerHost:
             epoch=self._epoch,
             metrics={} if accuracy is None else {"accuracy": accuracy},
             keep=(keep.keep_last, keep.keep_best, "accuracy"),
+            fence=partial(require_newest, self._run_folder / "ledger", self._epoch),
         )
         return str(saved.path)
 
@@ -135,6 +137,23 @@ class LearnerHost:
         if self._publisher is not None:
             self._publisher.close()
         await self._rank.close()
+
+
+def newest_surviving(run_folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint whose training is the ledger's; a fenced learner can have left a later one.
+
+    Raises:
+      DataError: there are checkpoints, and none is of the ledger's lineage.
+    """
+    root = run_folder / "checkpoints"
+    known = {(row.version, row.trained_digest) for row in surviving_versions(run_folder)}
+    held = checkpoints(root)
+    found = max((c for c in held if (c.version, c.trained_digest) in known), key=lambda c: c.version, default=None)
+    if held and found is None:
+        raise DataError(
+            f"{held[-1].path} is of no version that the ledger beside it has; restore {run_folder}/ledger from a copy"
+        )
+    return found
 
 
 def to_numpy(weight: Tensor) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from buffers.files import disk, write_atomically
 from configs.errors import DataError
 
 __all__ = ["check_identity", "numeric_identity", "record_identity"]
@@ -28,7 +29,8 @@ def record_identity(run_folder: Path, epoch: int, device: str) -> None:
     """Note the identity of an epoch of a run."""
     path = run_folder / FILE
     known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**known, str(epoch): numeric_identity(device)}, indent=1))
+    with disk(path):
+        write_atomically(path, json.dumps({**known, str(epoch): numeric_identity(device)}, indent=1).encode())
 
 
 def check_identity(run_folder: Path, device: str) -> None:

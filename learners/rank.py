@@ -130,16 +130,18 @@ class LearnerRank:
         epoch: int = 0,
         metrics: Mapping[str, float] | None = None,
         keep: tuple[int, int, str] | None = None,
+        fence: Callable[[], None] = lambda: None,
     ) -> Checkpoint:
         """Write a checkpoint; call it on rank 0 alone.
 
         Args:
           keep: (newest to keep, best to keep, metric that says best); None deletes nothing.
+          fence: see `save_checkpoint`.
         """
 
         def write() -> Checkpoint:
             saved = save_checkpoint(
-                root, self._learner.state(), self._folder, lineage=lineage, epoch=epoch, metrics=metrics
+                root, self._learner.state(), self._folder, lineage=lineage, epoch=epoch, metrics=metrics, fence=fence
             )
             if keep is not None:
                 retain(root, keep_last=keep[0], keep_best=keep[1], metric=keep[2])

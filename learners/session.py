@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from buffers.files import disk
 from buffers.records.audit import audit
 from buffers.records.examples import example_rows
 from buffers.records.report import write_report
 from buffers.transport import Handle
-from configs.errors import DeadlineExceeded, RunError
+from configs.errors import DeadlineExceeded, MemberLost, RunError
 from configs.schema import RunConfig
 from learners.driver import LearnerDriver, Listener
 from learners.summary import summarise
@@ -86,6 +87,9 @@ class Session:
         try:
             self._handle_signals(driver)
             return await self._stream(driver, buffer, ranks[0])
+        except MemberLost as error:
+            await self._drain(buffer, "run_ended")
+            raise RunError(f"{error}; resume=true goes on from the last checkpoint") from error
         except BaseException:
             await self._drain(buffer, "run_ended")
             raise
@@ -98,9 +102,10 @@ class Session:
         summary = summarise(
             self._config, self.driver, status=status, version=self.version, trajectories=totals, wall_s=wall_s
         )
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1))
-        if self._config.logging.report:
-            return summary | {"report": str(write_report(folder, example_rows(folder)))}
+        with disk(folder):
+            (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+            if self._config.logging.report:
+                return summary | {"report": str(write_report(folder, example_rows(folder)))}
         return summary
 
     async def _stream(self, driver: LearnerDriver, buffer: Handle, rank: Handle) -> str:
@@ -119,9 +124,12 @@ class Session:
         return "stopped" if driver.stopping else "finished"
 
     async def _first_weights(self, ranks: Sequence[Handle]) -> None:
+        resumed: int | None = None
         if self._config.resume:
             self._announcer.phase("loading the newest checkpoint")
-            self.version = (await self._call_all(ranks, "resume", "checkpoint"))[0]
+            resumed = (await self._call_all(ranks, "resume", "checkpoint"))[0]
+        if resumed is not None:
+            self.version = resumed
         elif wanted := self._config.warm_start.updates:
             self._announcer.phase(f"warm start: up to {wanted} supervised updates")
             updates, loss = await self._warm_start(ranks, wanted)

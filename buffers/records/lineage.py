@@ -1,8 +1,8 @@
 """The surviving lineage: the chain of weight versions that led to the newest one.
 
 Update i consumes a batch at version `parent` and makes version `version`; its `trained` events carry
-the consuming version. A resume from version v begins a lineage: it rolls back what was trained at v or
-later and consumes batches at those versions again.
+the consuming version. A resume from version v begins a lineage: its first row repeats that of v, it rolls
+back what was trained at v or later, and consumes batches at those versions again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from buffers.digest import chain_digest
 from buffers.segments import read_stream
 from buffers.tables import EVENTS, VERSIONS
 
-__all__ = ["SurvivingLineage", "VersionRow"]
+__all__ = ["SurvivingLineage", "VersionRow", "surviving_versions"]
 
 POLICY = "policy"  # the model whose versions trajectories are trained into
 REPLAY = "replay"
@@ -32,6 +32,7 @@ class VersionRow(NamedTuple):
     parent: int | None
     trained_digest: str
     num_trained: int
+    weights_sha256: str
 
 
 class _Trained(NamedTuple):
@@ -74,6 +75,11 @@ class SurvivingLineage:
                 digest = chain_digest(digest, batch)
             out.append(digest)
         return out
+
+
+def surviving_versions(run_folder: Path) -> tuple[VersionRow, ...]:
+    """Return the versions of the surviving lineage, first one first."""
+    return _chain(_version_rows(run_folder)[0])
 
 
 def _version_rows(run_folder: Path) -> tuple[dict[tuple[int, int], VersionRow], tuple[tuple[int, int], ...]]:

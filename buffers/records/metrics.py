@@ -21,6 +21,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
 
+from buffers.files import disk
 from configs.errors import ConfigError, DataError
 
 __all__ = ["SCHEMA", "MetricsWriter", "read_metrics"]
@@ -153,7 +154,7 @@ class MetricsWriter:
         Raises:
           ConfigError: W&B was asked for and is not installed.
         """
-        metrics = folder / "metrics"
+        metrics = self._folder = folder / "metrics"
         self._sinks: list[_Sink] = []
         if wandb_project is not None:
             self._sinks.append(_WandbSink(folder, wandb_project, run_name, config))
@@ -171,13 +172,15 @@ class MetricsWriter:
         """
         if not metrics:
             return
-        for sink in self._sinks:
-            sink.log(update, metrics, time)
+        with disk(self._folder):
+            for sink in self._sinks:
+                sink.log(update, metrics, time)
 
     def close(self) -> None:
         """Merge the files and flush the event file."""
-        for sink in self._sinks:
-            sink.close()
+        with disk(self._folder):
+            for sink in self._sinks:
+                sink.close()
 
 
 def read_metrics(folder: Path) -> pa.Table:

@@ -41,7 +41,8 @@ def load_network(model: ModelConfig, folder: str | Path) -> CausalDecoder | Tran
         raise ConfigError(f"model.network is 'native', but {folder} is not: {reason}; set model.network=auto")
     if reason or model.network == "transformers":
         return load_transformers(model, folder)
-    network = CausalDecoder(config)
+    with torch.random.fork_rng(devices=[]):  # the values drawn are overwritten; a process may draw others
+        network = CausalDecoder(config)
     fill(network, read_weights(folder), folder)
     return network.to(device=model.device, dtype=getattr(torch, model.dtype)).eval()
 
