@@ -1,4 +1,4 @@
-"""Commands that read a run folder: audit, query, report."""
+"""Commands that read run folders: audit, query, report, compare."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from buffers.records.audit import audit
+from buffers.records.compare import compare_runs
 from buffers.records.examples import example_rows
 from buffers.records.query import query
 from buffers.records.report import write_report
@@ -58,4 +59,9 @@ def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"audit": audit_run, "query": query_run, "report": report_run}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "audit": audit_run,
+    "query": query_run,
+    "report": report_run,
+    "compare": compare_runs,
+}
