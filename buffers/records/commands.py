@@ -1,4 +1,4 @@
-"""Commands that read run folders: audit, query, report, compare."""
+"""Commands that read run folders: audit, query, report, compare, sweep."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from buffers.records.compare import compare_runs
 from buffers.records.examples import example_rows
 from buffers.records.query import query
 from buffers.records.report import write_report
+from buffers.records.sweep import sweep_runs
 
 __all__ = ["COMMANDS"]
 
@@ -64,4 +65,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "query": query_run,
     "report": report_run,
     "compare": compare_runs,
+    "sweep": sweep_runs,
 }

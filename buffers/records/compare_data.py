@@ -76,7 +76,8 @@ class Group:
 
     def figure(self, figure: Figure) -> Interval | None:
         """Return the figure over the runs; None where one of them lacks it."""
-        values: list[Any] = [_final_reward(run) if figure is FINAL_REWARD else run.get(*figure.path) for run in self.runs]
+        is_reward = figure is FINAL_REWARD
+        values: list[Any] = [_final_reward(run) if is_reward else run.get(*figure.path) for run in self.runs]
         return None if any(value is None for value in values) else interval([float(value) for value in values])
 
 
