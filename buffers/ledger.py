@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from buffers.files import Files, write_atomically
 from buffers.identity import Slot, trajectory_id
+from buffers.retired import Retired, write_retired
 from buffers.scores import Score
 from buffers.segments import SegmentWriter
 from buffers.tables import EVENTS, PAIRS, SCHEMAS, SCORES, VERSIONS
@@ -189,6 +190,18 @@ class Ledger:
             write_atomically(path, json.dumps(dict(cursor), indent=1).encode())
         except OSError as error:
             raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
+
+    def retire(self, record: Retired, files: Mapping[str, Sequence[Path]]) -> None:
+        """Write down what is retired, then delete the merged files of each stream that hold nothing else.
+
+        Raises:
+          StaleEpoch: a newer epoch of the folder began.
+        """
+        for writer in self._writers.values():
+            writer.refuse_if_stale()
+        write_retired(self._folder.parent, record)
+        for stream, paths in files.items():
+            self._writers[stream].remove(paths)
 
     def flush(self, deadline_s: float = 60.0) -> None:
         """Return once everything recorded so far is on disk; errors as in `SegmentWriter.flush`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class SegmentWriter:
         self._segment_bytes, self._commit_interval_s, self._fsync = segment_bytes, commit_interval_s, fsync
         self._files = files or OsFiles()
         self._wake = threading.Condition()
+        self._merging = threading.Lock()  # held while merged files are listed, made or removed
         self._queue: Group = []
         self._group: Group = []  # being written
         self._urgent = self._closing = False
@@ -63,7 +65,7 @@ class SegmentWriter:
         self._path: Path | None = None  # the live segment
         self._handle = self._size = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_if_stale()
+        self.refuse_if_stale()
 
     def append(self, table: pa.Table) -> Future[None]:
         """Queue rows; the future is done once they are on disk, and fails with a RunError otherwise.
@@ -72,6 +74,18 @@ class SegmentWriter:
           DataError: the columns are not the schema's.
         """
         return self._enqueue(upgrade(table, self._schema))
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Delete merged files that nobody needs any more; safe to repeat after a crash.
+
+        Raises:
+          StaleEpoch: a newer epoch of the folder began; nothing was deleted.
+        """
+        self.refuse_if_stale()
+        with self._merging:
+            for path in paths:
+                self._files.remove(path)
+            self._files.sync_folder(self._folder)
 
     def raise_failure(self) -> None:
         """Raise the error after which nothing more is stored, if there is one."""
@@ -130,7 +144,8 @@ class SegmentWriter:
             while group := self._next_group():
                 self._commit(group)
             self._close_segment()
-            self._compact()
+            with self._merging:
+                self._compact()
         except Exception as error:  # the top of this thread: whatever it was, nobody may wait for ever
             self._fail(error)
 
@@ -153,7 +168,8 @@ class SegmentWriter:
         self._group = []
         if self._size >= self._segment_bytes:
             self._close_segment()
-            self._compact()
+            with self._merging:
+                self._compact()
 
     def _write(self, frame: bytes) -> None:
         if self._path is None:
@@ -168,7 +184,8 @@ class SegmentWriter:
 
     def _open_segment(self) -> None:
         if self._ordinal < 0:
-            own = [f for f in stream_files(self._folder, self._stream) if f.epoch == self._epoch]
+            with self._merging:
+                own = [f for f in stream_files(self._folder, self._stream) if f.epoch == self._epoch]
             if any(f.is_segment for f in own):
                 raise DataError(f"{own[-1].path} was left by another writer of epoch {self._epoch}; begin a new epoch")
             self._ordinal = max((f.ordinal for f in own), default=-1)
@@ -176,9 +193,10 @@ class SegmentWriter:
         path = self._folder / f"{self._stream}-e{self._epoch:04d}-{self._ordinal:06d}.seg"
         self._handle, self._path, self._size = self._files.create(path), path, 0
         self._files.sync_folder(self._folder)
-        self._refuse_if_stale()
+        self.refuse_if_stale()
 
-    def _refuse_if_stale(self) -> None:
+    def refuse_if_stale(self) -> None:
+        """Raise StaleEpoch when a newer epoch of the folder began."""
         if (newest := newest_claim(self._folder)) > self._epoch:
             raise StaleEpoch(f"{self._folder}: epoch {self._epoch} was fenced off by epoch {newest}; end this process")
 

@@ -84,7 +84,7 @@ def load_sweep(path: Path, seeds: list[int] | None = None) -> Sweep:
       ConfigError: missing or malformed file, unknown key or refused value; says which.
     """
     content = _read(path)
-    wanted = {} if seeds is None else {"seeds": seeds}
+    wanted: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
     if "base" not in content:
         if "grid" in content or "seeds" in content:
             raise ConfigError(f"{path} has no base; name the preset to sweep, such as base: ../quickstart.yaml")

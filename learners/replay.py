@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from buffers.records.lineage import SurvivingLineage
+from buffers.retired import refuse_retired
 from buffers.schema import SCORES, TRAJECTORY, VERSIONS, with_rewards
 from buffers.scores import Score, ScoreStatus
 from buffers.streams import read_stream
@@ -72,6 +73,7 @@ async def replay_run(run: Path, config: RunConfig, parts: Parts) -> Replayed:
     Raises:
       DataError: the run cannot be replayed here; says why.
     """
+    refuse_retired(run, "replay")
     check_identity(run, config.model.device)
     if config.learner.ranks > 1:
         raise DataError(f"{run} was trained by {config.learner.ranks} ranks; replay adds gradients up on one")

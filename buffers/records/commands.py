@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from buffers.records.examples import example_rows
 from buffers.records.query import query
 from buffers.records.report import write_report
 from buffers.records.sweep import sweep_runs
+from buffers.retired import read_retired
 
 __all__ = ["COMMANDS"]
 
@@ -26,6 +28,8 @@ def audit_run(words: list[str]) -> int:
         print(json.dumps({**result.totals, **asdict(result)}, indent=1))
     else:
         print("  ".join(f"{name} {count}" for name, count in result.totals.items()))
+        if result.retired:
+            print(result.retired)
         print("balanced" if result.balanced else "NOT balanced:\n  " + "\n  ".join(result.problems))
     return 0 if result.balanced else 1
 
@@ -36,6 +40,8 @@ def query_run(words: list[str]) -> int:
     parser.add_argument("sql")
     options = parser.parse_args(words)
     rows = query(options.run, options.sql)
+    if (retired := read_retired(options.run)).payloads_below:
+        print(f"note: {retired}", file=sys.stderr)
     if options.json:
         print(json.dumps(rows.to_pylist(), default=str))
         return 0
