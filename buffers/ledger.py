@@ -63,6 +63,8 @@ class Event:
     """Batched and trained: the consuming version, whose weights the update started from."""
     reason: str = ""
     """Why dropped, failed or rolled back; "replay" marks training that repeats an earlier one."""
+    worker: str | None = None
+    """Generated: the rollout worker that did it."""
 
 
 class Pair(NamedTuple):
@@ -134,6 +136,7 @@ class Ledger:
             "node": [e.node for e in events],
             "reason": [e.reason for e in events],
             "version": [e.version for e in events],
+            "worker": [e.worker for e in events],
         }
         self._seq += count
         return self._append("events", pa.table(columns, schema=EVENTS))

@@ -1,4 +1,4 @@
-"""Commands that read run folders: audit, query, report, compare, sweep."""
+"""Commands that read run folders: audit, query, report, compare, sweep, timeline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from buffers.records.examples import example_rows
 from buffers.records.query import query
 from buffers.records.report import write_report
 from buffers.records.sweep import sweep_runs
+from buffers.records.timeline import timeline_run
 from buffers.retired import read_retired
 
 __all__ = ["COMMANDS"]
@@ -72,4 +73,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_run,
     "compare": compare_runs,
     "sweep": sweep_runs,
+    "timeline": timeline_run,
 }
