@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from buffers.intake import Intake, Scorer
 from buffers.ledger import Ledger
 from buffers.machine import Machine
 from buffers.messages import Ticket
+from buffers.records.retention import retire
 from buffers.recovery import Recovered, recover
 from buffers.samplers import SAMPLERS
 from buffers.schema import TRAJECTORY
@@ -48,7 +50,9 @@ class BufferHost:
         cursor: dict[str, Any],
         max_completion_length: int,
         call_deadline_s: float,
+        retire: Callable[[int], object] | None = None,
     ) -> None:
+        self._retire = retire
         self._buffer, self._intake, self._pools = buffer, intake, pools
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
         self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
@@ -131,6 +135,11 @@ class BufferHost:
         await asyncio.to_thread(self._payload_log.flush, self._deadline_s)
         await asyncio.to_thread(self._ledger.flush, self._deadline_s)
 
+    async def retire(self) -> None:
+        """Let go of what `retention` does not keep; a checkpoint was written just before."""
+        if self._retire is not None:
+            await asyncio.to_thread(self._retire, self._buffer.version)
+
     async def drain(self, reason: str) -> None:
         """Stop the stream: drop what is not trained, close all files."""
         self._buffer.draining = True
@@ -205,12 +214,13 @@ def build(
         run_folder / "ledger", run_epoch=run_epoch, lineage=recovered.lineage, clock=machine.wall_clock, **disk
     )
     payload_log = SegmentWriter(run_folder / "trajectories", "trajectories", TRAJECTORY, run_epoch=run_epoch, **disk)
+    sampler = construct(SAMPLERS, config.buffer.sampler, "buffer.sampler")
     buffer = StreamBuffer(
         config=config.buffer,
         batch=config.batch,
         max_staleness=config.max_staleness,
         tasks=tasks,
-        sampler=construct(SAMPLERS, config.buffer.sampler, "buffer.sampler"),
+        sampler=sampler,
         filters=[construct(FILTERS, f, f"buffer.filters[{i}]") for i, f in enumerate(config.buffer.filters)],
         ledger=ledger,
         clock=machine.clock,
@@ -248,4 +258,5 @@ def build(
         cursor=cursor,
         max_completion_length=config.rollout.max_completion_length,
         call_deadline_s=config.cluster.call_deadline_s,
+        retire=partial(retire, run_folder, config.retention, sampler.memory, ledger, payload_log),
     )

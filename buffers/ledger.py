@@ -24,6 +24,7 @@ import pyarrow as pa
 from buffers.commits import CommitThread, MakeCommits
 from buffers.files import Files, OsFiles, disk, write_atomically
 from buffers.identity import Slot, trajectory_id
+from buffers.retired import Retired, write_retired
 from buffers.scores import Score
 from buffers.segments import SegmentWriter
 from buffers.tables import EVENTS, PAIRS, SCHEMAS, SCORES, VERSIONS
@@ -62,6 +63,8 @@ class Event:
     """Batched and trained: the consuming version, whose weights the update started from."""
     reason: str = ""
     """Why dropped, failed or rolled back; "replay" marks training that repeats an earlier one."""
+    worker: str | None = None
+    """Generated: the rollout worker that did it."""
 
 
 class Pair(NamedTuple):
@@ -136,6 +139,7 @@ class Ledger:
             "node": [e.node for e in events],
             "reason": [e.reason for e in events],
             "version": [e.version for e in events],
+            "worker": [e.worker for e in events],
         }
         self._seq += count
         return self._append("events", pa.table(columns, schema=EVENTS))
@@ -190,6 +194,18 @@ class Ledger:
         path = self._folder / "cursor.json"
         with disk(path):
             write_atomically(path, json.dumps(dict(cursor), indent=1).encode(), self._files)
+
+    def retire(self, record: Retired, files: Mapping[str, Sequence[Path]]) -> None:
+        """Write down what is retired, then delete the merged files of each stream that hold nothing else.
+
+        Raises:
+          StaleEpoch: a newer epoch of the folder began.
+        """
+        for writer in self._writers.values():
+            writer.refuse_if_stale()
+        write_retired(self._folder.parent, record)
+        for stream, paths in files.items():
+            self._writers[stream].remove(paths)
 
     def flush(self, deadline_s: float = 60.0) -> None:
         """Return once everything recorded so far is on disk; errors as in `SegmentWriter.flush`."""

@@ -119,7 +119,8 @@ class LiveGroups:
         held = [self._unscored[i] for i in ids if i in self._unscored]
         for _, row in held:
             row.stored = True
-        self._ledger.record([Event(EventKind.GENERATED, m.slot, m.attempt, row.node) for m, row in held])
+        made = [Event(EventKind.GENERATED, m.slot, m.attempt, row.node, worker=m.worker) for m, row in held]
+        self._ledger.record(made)
 
     def scored(self, verdicts: Mapping[str, Verdict]) -> None:
         """Take verdicts by trajectory id. An invalid one fails its trajectory; it is never a reward of 0."""

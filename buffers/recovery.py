@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from buffers.identity import GroupKey, Slot
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.records.lineage import VersionRow, surviving_versions
+from buffers.retired import Retired, read_retired
 from buffers.stream import StreamBuffer
 from buffers.streams import read_stream
 from buffers.tables import EVENTS, VERSIONS
@@ -53,12 +54,14 @@ class Recovered:
     slots: Mapping[Slot, _SlotHistory]
     origin: VersionRow | None
     """The row of `version` in the lineage that goes on; None for a new run."""
+    retired: Retired = field(default_factory=Retired)
+    """Groups that ended long ago; `slots` has none of theirs."""
 
     @property
     def trained_groups(self) -> int:
         """Groups whose training is part of the weights."""
         kept = {s.group for s, h in self.slots.items() if any(v < self.version for _, _, v in h.trained)}
-        return len(kept)
+        return len(kept) + self.retired.trained_groups
 
     def replay_into(self, buffer: StreamBuffer, ledger: Ledger, tasks: SeekableTasks) -> None:
         """Write the roll-back and reopen what is unfinished, in the order of identity."""
@@ -68,7 +71,7 @@ class Recovered:
         ordinals = {key: key.epoch * tasks.tasks_per_epoch + key.task for key in groups}
         self._begin_lineage(ledger)
         ledger.record(self._closing_events())
-        tasks.seek(max(ordinals.values(), default=-1) + 1)
+        tasks.seek(max(ordinals.values(), default=self.retired.ledger_below - 1) + 1)
         for key in sorted(groups, key=ordinals.__getitem__):
             if self._unfinished(groups[key]):
                 attempts = {sample: history.attempt for sample, history in groups[key].items()}
@@ -114,7 +117,10 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
     columns = ["lineage", "event", "source", "epoch", "task", "sample", "attempt", "node", "version", "reason"]
     rows: list[dict[str, Any]] = read_stream(run_folder / "ledger", "events", EVENTS).select(columns).to_pylist()
     slots: dict[Slot, _SlotHistory] = {}
+    retired = read_retired(run_folder)
     for row in rows:
+        if retired.covers(row["epoch"], row["task"]):
+            continue
         history = slots.setdefault(Slot(row["source"], row["epoch"], row["task"], row["sample"]), _SlotHistory())
         _apply(history, row)
     versions = surviving_versions(run_folder)
@@ -122,7 +128,7 @@ def recover(run_folder: Path, *, version: int) -> Recovered:
     numbered = read_stream(run_folder / "ledger", "versions", VERSIONS)["lineage"].to_pylist()
     lineage = max((*(row["lineage"] for row in rows), *numbered), default=-1) + 1
     origin = next((row for row in versions if row.version == version), None)
-    return Recovered(version=version, lineage=lineage, slots=slots, origin=origin)
+    return Recovered(version=version, lineage=lineage, slots=slots, origin=origin, retired=retired)
 
 
 def _apply(history: _SlotHistory, row: Mapping[str, Any]) -> None:

@@ -45,6 +45,11 @@ class Sampler:
         """Return the largest number of repeated groups in a batch."""
         return 0
 
+    @property
+    def memory(self) -> int:
+        """Versions after which a trained group is never drawn again."""
+        return 0
+
     def again(self, trained: Sequence[Group], version: int, groups_per_update: int) -> list[Group]:
         """Return the trained groups that the next batch repeats, oldest first."""
         return [g for g in trained if self.retains(g, version)][: self.most(groups_per_update)]
@@ -111,6 +116,10 @@ class Replay(Sampler):
     def retains(self, group: Group, version: int) -> bool:
         oldest = min((row.oldest_version for row in group.valid_rows), default=-1)
         return group.times_trained < self.times and version - oldest <= self.max_age
+
+    @property
+    def memory(self) -> int:
+        return self.max_age
 
     def most(self, groups_per_update: int) -> int:
         return min(round(self.share * groups_per_update), groups_per_update - 1)  # one is always fresh

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class SegmentWriter:
         self._files = files or OsFiles()
         # Of the queue and of what refuses more rows; re-entrant, since a commit may run within the request for it.
         self._lock = threading.RLock()
+        self._merging = threading.Lock()  # held while merged files are listed, made or removed
         self._queue: Group = []
         self._group: Group = []  # being written
         self._closing = False
@@ -64,7 +66,7 @@ class SegmentWriter:
         self._path: Path | None = None  # the live segment
         self._handle = self._size = 0
         folder.mkdir(parents=True, exist_ok=True)
-        require_newest(self._folder, self._epoch)
+        self.refuse_if_stale()
 
     def append(self, table: pa.Table) -> Future[None]:
         """Queue rows; the future is done once they are on disk, and fails with a RunError otherwise.
@@ -73,6 +75,18 @@ class SegmentWriter:
           DataError: the columns are not the schema's.
         """
         return self._enqueue(upgrade(table, self._schema))
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Delete merged files that nobody needs any more; safe to repeat after a crash.
+
+        Raises:
+          StaleEpoch: a newer epoch of the folder began; nothing was deleted.
+        """
+        self.refuse_if_stale()
+        with self._merging:
+            for path in paths:
+                self._files.remove(path)
+            self._files.sync_folder(self._folder)
 
     def raise_failure(self) -> None:
         """Raise the error after which nothing more is stored, if there is one."""
@@ -132,7 +146,8 @@ class SegmentWriter:
         try:
             if self._error is None:
                 self._close_segment()
-                self._compact()
+                with self._merging:
+                    self._compact()
         except Exception as error:  # as above
             self._fail(error)
 
@@ -145,7 +160,8 @@ class SegmentWriter:
         self._group = []
         if self._size >= self._segment_bytes:
             self._close_segment()
-            self._compact()
+            with self._merging:
+                self._compact()
 
     def _write(self, frame: bytes) -> None:
         if self._path is None:
@@ -160,7 +176,8 @@ class SegmentWriter:
 
     def _open_segment(self) -> None:
         if self._ordinal < 0:
-            own = [f for f in stream_files(self._folder, self._stream) if f.epoch == self._epoch]
+            with self._merging:
+                own = [f for f in stream_files(self._folder, self._stream) if f.epoch == self._epoch]
             if any(f.is_segment for f in own):
                 raise DataError(f"{own[-1].path} was left by another writer of epoch {self._epoch}; begin a new epoch")
             self._ordinal = max((f.ordinal for f in own), default=-1)
@@ -168,6 +185,10 @@ class SegmentWriter:
         path = self._folder / f"{self._stream}-e{self._epoch:04d}-{self._ordinal:06d}.seg"
         self._handle, self._path, self._size = self._files.create(path), path, 0
         self._files.sync_folder(self._folder)
+        self.refuse_if_stale()
+
+    def refuse_if_stale(self) -> None:
+        """Raise StaleEpoch when a newer epoch of the folder began."""
         require_newest(self._folder, self._epoch)
 
     def _close_segment(self) -> None:

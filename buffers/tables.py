@@ -102,7 +102,10 @@ EVENTS = _schema(
         ("node", INT32),
         ("reason", STRING),  # why dropped, failed or rolled back
     ],
-    [("version", INT32)],  # batched, trained: the consuming version, whose weights the update started from
+    [
+        ("version", INT32),  # batched, trained: the consuming version, whose weights the update started from
+        ("worker", STRING),  # generated: who did it
+    ],
 )
 
 SCORES = _schema(

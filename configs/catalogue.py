@@ -1,4 +1,4 @@
-"""`launch.py list`: every component of every table, and the presets, one line each."""
+"""`launch.py list`: every component of every table, the presets and the sweeps, one line each."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ TABLES = {
     "publishers": "learners.publish:PUBLISHERS",
 }
 """Kind of component -> "module:TABLE"; imported when they are listed."""
+YAML_FILES = {"presets": ".", "sweeps": "sweeps"}
+"""Kind of file -> its folder beside this module."""
 
 
 def show_catalogue(words: Sequence[str]) -> int:
@@ -34,7 +36,7 @@ def show_catalogue(words: Sequence[str]) -> int:
       ConfigError: there is no such kind.
     """
     kinds = [word for word in words if word != "--json"]
-    known = [*TABLES, "presets"]
+    known = [*TABLES, *YAML_FILES]
     for kind in kinds:
         if kind not in known:
             raise ConfigError(f"list {kind!r} is no kind of component{nearest(kind, known)}")
@@ -50,8 +52,8 @@ def show_catalogue(words: Sequence[str]) -> int:
 
 
 def _rows(kind: str) -> dict[str, str]:
-    if kind == "presets":
-        return dict(presets())
+    if kind in YAML_FILES:
+        return dict(presets(YAML_FILES[kind]))
     table = resolve({}, TABLES[kind], kind)
     return {name: _first_line(resolve(table, name, kind)) for name in table}
 

@@ -80,9 +80,9 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _represent_text)
 
 
-def presets() -> list[tuple[str, str]]:
-    """Return (name, first comment) of every YAML file beside this module."""
-    return [(path.stem, _first_comment(path)) for path in sorted(Path(__file__).parent.glob("*.yaml"))]
+def presets(folder: str = ".") -> list[tuple[str, str]]:
+    """Return (name, first comment) of every YAML file beside this module, or in a folder there."""
+    return [(path.stem, _first_comment(path)) for path in sorted((Path(__file__).parent / folder).glob("*.yaml"))]
 
 
 def _read(path: Path) -> tuple[Tree, dict[str, str]]:

@@ -21,6 +21,7 @@ __all__ = [
     "LoggingConfig",
     "ModelConfig",
     "PublishConfig",
+    "RetentionConfig",
     "RewardComponentConfig",
     "RewardsConfig",
     "RolloutConfig",
@@ -315,6 +316,35 @@ class CheckpointConfig:
 
 
 @dataclass(kw_only=True)
+class RetentionConfig:
+    """What is let go of while a run goes on, at each checkpoint; checkpoints have `checkpoint.keep_last`, `keep_best`.
+
+    Never what a resume from any kept checkpoint needs: `checkpoint.keep_best=0` lets go of old ones.
+    """
+
+    payload_updates: int | None = None
+    """Keep the payloads of the last so many updates; None keeps all, as `replay` needs."""
+    ledger_updates: int | None = None
+    """Keep the events and scores of the last so many updates, and of older ones the totals; None keeps all."""
+
+    def __post_init__(self) -> None:
+        payloads, ledger = self.payload_updates, self.ledger_updates
+        for key, count in (("payload_updates", payloads), ("ledger_updates", ledger)):
+            require(count is None or count >= 1, f"retention.{key}", count, "be >= 1 or null", "null keeps all")
+        require(
+            ledger is None or (payloads is not None and payloads <= ledger),
+            "retention.ledger_updates",
+            ledger,
+            f"not be below retention.payload_updates={payloads}, since payloads need their events",
+            "raise it, or lower retention.payload_updates",
+        )
+
+    @property
+    def is_set(self) -> bool:
+        return self.payload_updates is not None
+
+
+@dataclass(kw_only=True)
 class WarmStartConfig:
     """Supervised updates on reference answers before RL; 0 updates skips it."""
 
@@ -386,6 +416,7 @@ class RunConfig:
     publish: PublishConfig = field(default_factory=PublishConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

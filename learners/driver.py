@@ -135,6 +135,9 @@ class LearnerDriver:
         await self._ranks[0].call(
             "save", accuracy, deadline_s=self._config.learner.update_deadline_s, awaiting=f"checkpoint {version}"
         )
+        if self._config.retention.is_set:
+            patience_s = self._config.learner.update_deadline_s
+            await self._buffer.call("retire", deadline_s=patience_s, awaiting="retirement of old files")
 
     # -- one update -----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from buffers.records.lineage import SurvivingLineage
+from buffers.retired import refuse_retired
 from buffers.schema import EVENTS, SCORES, TRAJECTORY, VERSIONS, with_rewards
 from buffers.scores import Score, ScoreStatus
 from buffers.streams import read_stream
@@ -87,6 +88,7 @@ async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generati
     Raises:
       DataError: the run cannot be replayed here; says why.
     """
+    refuse_retired(run, "replay")
     check_identity(run, config.model.device)
     if config.learner.ranks > 1:
         raise DataError(f"{run} was trained by {config.learner.ranks} ranks; replay adds gradients up on one")
@@ -141,12 +143,11 @@ def _within(run: Path, stored: pa.Table, lineage: SurvivingLineage) -> list[str]
     events = read_stream(run / "ledger", "events", EVENTS)
     generated = events.filter(pc.equal(pc.cast(events["event"], "string"), "generated"))
     made_in = dict(zip(generated["id"].to_pylist(), generated["lineage"].to_pylist(), strict=True))
-    since = {row.version: row.lineage for row in lineage.chain}
     newest = lineage.chain[-1].lineage if lineage.chain else 0
     return [
         name
         for name, versions in zip(stored["id"].to_pylist(), stored["version_values"].to_pylist(), strict=True)
-        if all(since.get(version, newest) <= made_in[name] for version in versions)
+        if all(lineage.made_in.get(version, newest) <= made_in[name] for version in versions)
     ]
 
 

@@ -10,51 +10,26 @@ admitted = trained + dropped + failed + rolled_back + in_flight.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buffers.ledger import SEQ_BITS, read_cursor
+from buffers.records.books import checkpoint_states, open_books, totals
 from buffers.records.lineage import SurvivingLineage
-from buffers.records.query import connect
+from buffers.retired import Retired, read_retired
 from buffers.run_folder import read_run
-from configs.errors import DataError
 
 __all__ = ["Audit", "audit"]
 
 SHOWN = 20  # ids that a problem names
 CLOSED = ("finished", "stopped")
-STATE = ("version", "trained_digest", "trained_count")  # of a checkpoint's state.json
-
-PREPARE = """
-CREATE TABLE e AS SELECT seq, run_epoch, event::VARCHAR AS event, id, version, reason, attempt, node,
-    concat_ws(':', source, epoch, task, sample) AS slot, slot || '.' || attempt AS try,
-    count(*) FILTER (event::VARCHAR = 'rolled_back') OVER (PARTITION BY id ORDER BY seq ROWS UNBOUNDED PRECEDING) AS era
-  FROM events;
-CREATE TABLE tries AS SELECT try, any_value(slot) AS slot, any_value(attempt) AS attempt,
-    count(*) FILTER (event = 'admitted') AS admitted,
-    bool_or(event = 'generated') AS generated, bool_or(event = 'scored') AS scored,
-    coalesce(arg_max(event, seq) FILTER (event IN ('trained', 'dropped', 'failed', 'rolled_back')), 'in_flight')
-      AS outcome,
-    attempt = max(any_value(attempt)) OVER (PARTITION BY any_value(slot)) AS is_last
-  FROM e GROUP BY try, attempt;
-CREATE TABLE p AS SELECT id, concat_ws(':', source, epoch, task, sample) || '.' || attempt AS try FROM trajectories;
-"""
-
-TOTALS = """
-SELECT count(*) FILTER (admitted > 0) AS admitted, count(*) FILTER (generated) AS generated,
-    count(*) FILTER (scored) AS scored, count(*) FILTER (outcome = 'trained') AS trained,
-    count(*) FILTER (outcome = 'dropped') AS dropped, count(*) FILTER (outcome = 'failed') AS failed,
-    count(*) FILTER (outcome = 'rolled_back') AS rolled_back, count(*) FILTER (outcome = 'in_flight') AS in_flight
-  FROM tries
-"""
 
 RULES = {
     "events are missing or repeated just before": f"""
-        SELECT id FROM (SELECT *, lag(seq) OVER (PARTITION BY run_epoch ORDER BY seq) + 1 AS due FROM e)
-        WHERE seq <> coalesce(due, run_epoch::BIGINT << {SEQ_BITS})""",
+        SELECT id FROM (SELECT *, lag(seq) OVER (PARTITION BY run_epoch ORDER BY seq) + 1 AS due FROM numbered)
+        WHERE seq <> coalesce(due, greatest(run_epoch::BIGINT << {SEQ_BITS}, $through_seq + 1))""",
     "attempts not admitted exactly once": "SELECT try FROM tries WHERE admitted <> 1",
     "attempts without the attempt before": """
         SELECT try FROM tries t WHERE attempt > 0
@@ -65,7 +40,7 @@ RULES = {
         SELECT id FROM e WHERE event = 'generated' GROUP BY id HAVING count(*) > 1""",
     "trajectories stored more than once": "SELECT id FROM p GROUP BY id HAVING count(*) > 1",
     "generated trajectories without a payload": """
-        SELECT id FROM e WHERE event = 'generated' AND id NOT IN (SELECT id FROM p)""",
+        SELECT id FROM e WHERE event = 'generated' AND ordinal >= $payloads_below AND id NOT IN (SELECT id FROM p)""",
     "orphan payloads": """
         SELECT id FROM p LEFT JOIN tries USING (try)
         WHERE id NOT IN (SELECT id FROM e WHERE event = 'generated')
@@ -99,7 +74,7 @@ CLOSED_RULES = {
 ISSUED = """
 CREATE TABLE issued AS
 SELECT concat_ws(':', $source, k // $tasks_per_epoch, k % $tasks_per_epoch, sample) AS slot
-FROM range($first, $first + $groups_issued) ks(k), range($num_generations) samples(sample)
+FROM range(greatest($first, $ledger_below), $first + $groups_issued) ks(k), range($num_generations) samples(sample)
 """
 
 
@@ -111,6 +86,8 @@ class Audit:
     balanced: bool
     problems: list[str]
     """Each names a rule, how many break it, and the first of them."""
+    retired: str = ""
+    """What the run let go of on purpose; its attempts are in the totals."""
 
 
 def audit(run_folder: Path) -> Audit:
@@ -121,41 +98,44 @@ def audit(run_folder: Path) -> Audit:
       DataError: this is no run folder, or a checkpoint in it is unreadable.
     """
     closed = read_run(run_folder).get("status") in CLOSED
-    connection = connect(run_folder)
+    retired = read_retired(run_folder)
+    books = open_books(run_folder, retired)
     try:
-        connection.execute(PREPARE)
-        row = connection.execute(TOTALS).fetchone()
-        names = [column[0] for column in connection.description]
-        problems = [*_broken_rules(connection, closed)]
+        counts = totals(books, retired)
+        problems = [*_broken_rules(books, closed, retired)]
         if closed:
-            problems += _broken_closed_rules(connection, run_folder)
+            problems += _broken_closed_rules(books, run_folder, retired)
     finally:
-        connection.close()
-    problems += _broken_lineage(run_folder, closed)
-    return Audit(dict(zip(names, row, strict=True)), not problems, problems)
+        books.close()
+    problems += _broken_lineage(run_folder, closed, retired)
+    return Audit(counts, not problems, problems, str(retired) if retired.payloads_below else "")
 
 
-def _broken_rules(connection: Any, closed: bool) -> Iterator[str]:
+def _broken_rules(books: Any, closed: bool, retired: Retired) -> Iterator[str]:
     # A payload is on disk before its ledger row, so in a live run it may belong to an attempt in flight.
     ended = ["dropped", "failed", "rolled_back"]
-    parameters = {"allowed": ended if closed else [*ended, "in_flight"]}
+    values = {
+        "allowed": ended if closed else [*ended, "in_flight"],
+        "through_seq": retired.through_seq,
+        "payloads_below": retired.payloads_below,
+    }
     for what, sql in RULES.items():
-        yield from _violation(what, connection, sql, parameters if "$allowed" in sql else None)
+        yield from _violation(what, books, sql, {name: value for name, value in values.items() if f"${name}" in sql})
 
 
-def _broken_closed_rules(connection: Any, run_folder: Path) -> Iterator[str]:
+def _broken_closed_rules(books: Any, run_folder: Path, retired: Retired) -> Iterator[str]:
     cursor = read_cursor(run_folder / "ledger")
     wanted = ("source", "first", "groups_issued", "num_generations", "tasks_per_epoch")
     if missing := [name for name in wanted if name not in cursor]:
         yield f"ledger/cursor.json lacks {', '.join(missing)}"
         return
-    connection.execute(ISSUED, {name: cursor[name] for name in wanted})
+    books.execute(ISSUED, {**{name: cursor[name] for name in wanted}, "ledger_below": retired.ledger_below})
     for what, sql in CLOSED_RULES.items():
-        yield from _violation(what, connection, sql, None)
+        yield from _violation(what, books, sql, {})
 
 
-def _violation(what: str, connection: Any, sql: str, parameters: dict[str, Any] | None) -> Iterator[str]:
-    ids = sorted(row[0] for row in connection.execute(sql, parameters).fetchall())
+def _violation(what: str, books: Any, sql: str, parameters: dict[str, Any]) -> Iterator[str]:
+    ids = sorted(row[0] for row in books.execute(sql, parameters).fetchall())
     if ids:
         yield _problem(what, ids)
 
@@ -164,7 +144,7 @@ def _problem(what: str, ids: list[str]) -> str:
     return f"{what}: {len(ids)}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}"
 
 
-def _broken_lineage(run_folder: Path, closed: bool) -> Iterator[str]:
+def _broken_lineage(run_folder: Path, closed: bool, retired: Retired) -> Iterator[str]:
     lineage = SurvivingLineage.load(run_folder)
     digests = lineage.digests()
     for key in lineage.duplicates:
@@ -172,6 +152,10 @@ def _broken_lineage(run_folder: Path, closed: bool) -> Iterator[str]:
     rows = list(zip(lineage.chain, lineage.batches, digests, strict=True))
     # While a run is open, a version's row can be on disk before the events of its batch.
     for row, batch, digest in rows if closed else rows[:-1]:
+        if row.version <= retired.version:
+            if row.version == retired.version and row.trained_digest != retired.trained_digest:
+                yield f"version {row.version} has trained_digest {row.trained_digest!r}, what was retired had another"
+            continue
         if row.num_trained != len(batch):
             yield f"version {row.version} was trained on {row.num_trained} trajectories, the ledger has {len(batch)}"
         if row.trained_digest != digest:
@@ -185,30 +169,18 @@ def _broken_lineage(run_folder: Path, closed: bool) -> Iterator[str]:
 
 def _broken_checkpoint(run_folder: Path, lineage: SurvivingLineage, digests: list[str]) -> Iterator[str]:
     """Compare the newest checkpoint: what the learner counted itself."""
-    newest = _newest_checkpoint(run_folder / "checkpoints")
-    if newest is None:
+    states = checkpoint_states(run_folder)
+    if not states:
         return
-    path, state = newest
+    _, path, state = max(states, key=lambda found: (found[0], found[2]["version"]))
     versions = [row.version for row in lineage.chain]
     if state["version"] not in versions:
         if state["version"] > 0:
             yield f"{path} is of version {state['version']}, which the ledger's surviving lineage does not have"
         return
     at = versions.index(state["version"])
-    count = sum(len(batch) for batch in lineage.batches[: at + 1])
+    count = sum(lineage.counts()[: at + 1])
     if state["trained_count"] != count:
         yield f"{path} counts {state['trained_count']} trained trajectories, the ledger has {count}"
     if state["trained_digest"] != digests[at]:
         yield f"{path} has trained_digest {state['trained_digest']!r}, the ledger's ids give {digests[at]!r}"
-
-
-def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    found = []
-    for path in folder.glob("[!.]*/state.json"):  # a leading dot marks one that is being written
-        try:
-            content = json.loads(path.read_bytes())
-            state = {name: content.get("progress", content)[name] for name in STATE}
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{path} lacks {', '.join(STATE)}: {error!r}; restore it from a copy") from error
-        found.append((content.get("epoch", 0), state["version"], path, state))
-    return max(found, key=lambda f: f[:2])[2:] if found else None

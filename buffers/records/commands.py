@@ -1,17 +1,22 @@
-"""Commands that read a run folder: audit, query, report."""
+"""Commands that read run folders: audit, query, report, compare, sweep, timeline."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from buffers.records.audit import audit
+from buffers.records.compare import compare_runs
 from buffers.records.examples import example_rows
 from buffers.records.query import query
 from buffers.records.report import write_report
+from buffers.records.sweep import sweep_runs
+from buffers.records.timeline import timeline_run
+from buffers.retired import read_retired
 
 __all__ = ["COMMANDS"]
 
@@ -24,6 +29,8 @@ def audit_run(words: list[str]) -> int:
         print(json.dumps({**result.totals, **asdict(result)}, indent=1))
     else:
         print("  ".join(f"{name} {count}" for name, count in result.totals.items()))
+        if result.retired:
+            print(result.retired)
         print("balanced" if result.balanced else "NOT balanced:\n  " + "\n  ".join(result.problems))
     return 0 if result.balanced else 1
 
@@ -34,6 +41,8 @@ def query_run(words: list[str]) -> int:
     parser.add_argument("sql")
     options = parser.parse_args(words)
     rows = query(options.run, options.sql)
+    if (retired := read_retired(options.run)).payloads_below:
+        print(f"note: {retired}", file=sys.stderr)
     if options.json:
         print(json.dumps(rows.to_pylist(), default=str))
         return 0
@@ -58,4 +67,11 @@ def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"audit": audit_run, "query": query_run, "report": report_run}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "audit": audit_run,
+    "query": query_run,
+    "report": report_run,
+    "compare": compare_runs,
+    "sweep": sweep_runs,
+    "timeline": timeline_run,
+}

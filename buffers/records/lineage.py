@@ -7,6 +7,7 @@ back what was trained at v or later, and consumes batches at those versions agai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from buffers.digest import chain_digest
+from buffers.retired import read_retired
 from buffers.segments import read_stream
 from buffers.tables import EVENTS, VERSIONS
 
@@ -53,6 +55,10 @@ class SurvivingLineage:
     """(id, consuming version) of training that was not rolled back and that no version of the chain claims."""
     duplicates: tuple[tuple[int, int], ...]
     """(lineage, version) of versions that have several rows."""
+    made_in: Mapping[int, int]
+    """Version of the chain -> the lineage that made it; later ones begin by repeating its row."""
+    retired_version: int = 0
+    """Up to this version, batches may lack ids whose events were retired: the version's row speaks for them."""
 
     @classmethod
     def load(cls, run_folder: Path) -> SurvivingLineage:
@@ -65,16 +71,25 @@ class SurvivingLineage:
         taken = {event for batch in claimed for event in batch}
         events = (e for batch in trained.values() for e in batch)
         unclaimed = tuple((e.id, e.version) for e in events if e not in taken and not e.is_replay)
-        return cls(chain, batches, unclaimed, duplicates)
+        same = {(row.version, row.trained_digest): lineage for (lineage, _), row in sorted(rows.items(), reverse=True)}
+        made_in = {row.version: same[row.version, row.trained_digest] for row in chain}
+        return cls(chain, batches, unclaimed, duplicates, made_in, read_retired(run_folder).version)
 
     def digests(self) -> list[str]:
         """Return the chained digest after each version of the chain, computed from the ids alone."""
         digest, out = "", []
         for row, batch in zip(self.chain, self.batches, strict=True):
-            if row.parent is not None:  # an update made it
+            if row.version <= self.retired_version:
+                digest = row.trained_digest
+            elif row.parent is not None:  # an update made it
                 digest = chain_digest(digest, batch)
             out.append(digest)
         return out
+
+    def counts(self) -> list[int]:
+        """Return how many trajectories made each version of the chain."""
+        made = zip(self.chain, self.batches, strict=True)
+        return [row.num_trained if row.version <= self.retired_version else len(batch) for row, batch in made]
 
 
 def surviving_versions(run_folder: Path) -> tuple[VersionRow, ...]:

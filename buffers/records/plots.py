@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 INK, MUTED, GRID, BAD = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BAD: "bad"} | {c: f"s{i}" for i, c in enumerate(SERIES)}
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # once the colours are used up
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headrace",
@@ -53,8 +54,9 @@ class Line(NamedTuple):
     """One metric over the run. N logged values, by update."""
 
     label: str
-    updates: Floats  # [N]
+    updates: Floats  # [N], or what `Chart.across` names
     values: Floats  # [N], may hold NaN and infinities
+    spread: Floats | None = None  # [N] half the width of an interval around values that are smooth already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ class Chart:
     """Inches at 72 points; the page scales it."""
     span: tuple[float, float] | None = None
     """First and last update of the horizontal axis, so that charts of one run line up; None takes the lines'."""
+    across: str = "update"
+    """What the horizontal axis counts."""
     percent: bool = False
     """Values are shares: the axis runs from 0 to 100 %, or less far where all are small."""
     markers: bool = False
@@ -93,8 +97,8 @@ def draw(chart: Chart, lines: Sequence[Line]) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         figure.patch.set_alpha(0)
-        _frame(axes)
-        ends = [_line(axes, chart, line, SERIES[i % len(SERIES)]) for i, line in enumerate(lines)]
+        _frame(axes, chart.across)
+        ends = [_line(axes, chart, lines, i) for i in range(len(lines))]
         _limits(axes, chart, lines)
         ticks = _ticks(axes, chart)
         labels = _labels(axes, chart, lines, ends)
@@ -104,20 +108,21 @@ def draw(chart: Chart, lines: Sequence[Line]) -> str:
     return _themed(out.getvalue())
 
 
-def _frame(axes: Axes) -> None:
+def _frame(axes: Axes, across: str) -> None:
     axes.patch.set_alpha(0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=5)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.annotate("update", (1, 0), xycoords="axes fraction", xytext=(14, -5), textcoords="offset points",
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=across == "update", steps=[1, 2, 2.5, 5, 10]))
+    axes.annotate(across, (1, 0), xycoords="axes fraction", xytext=(14, -5), textcoords="offset points",
                   va="top", color=MUTED)  # fmt: skip
 
 
-def _line(axes: Axes, chart: Chart, line: Line, colour: str) -> float | None:
-    """Draw one line; return its last height, None where it has no finite value."""
+def _line(axes: Axes, chart: Chart, lines: Sequence[Line], at: int) -> float | None:
+    """Draw line `at`; return its last height, None where it has no finite value."""
+    line, colour, dash = lines[at], SERIES[at % len(SERIES)], DASHES[at // len(SERIES) % len(DASHES)]
     finite = np.isfinite(line.values)
     x, y = line.updates[finite], line.values[finite]
     lost = line.updates[~finite]
@@ -125,16 +130,22 @@ def _line(axes: Axes, chart: Chart, line: Line, colour: str) -> float | None:
     axes.plot(lost, np.full(len(lost), 0.03), "x", color=BAD, markersize=5, transform=axes.get_xaxis_transform())
     if not len(y):
         return None
-    if chart.markers or len(y) <= FEW:
-        axes.plot(x, y, color=colour, linewidth=2, marker="o" if chart.markers else None, markersize=5, clip_on=False)
-        if chart.markers and len(y) > 1:
+    if line.spread is not None:
+        low, high = y - line.spread[finite], y + line.spread[finite]
+        if (y >= 0).all():
+            low = np.maximum(low, 0.0)  # few seeds make intervals wide, and most metrics are never negative
+        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+    if chart.markers or len(y) <= FEW or line.spread is not None:
+        marker = "o" if chart.markers else None
+        axes.plot(x, y, color=colour, linewidth=2, linestyle=dash, marker=marker, markersize=5, clip_on=False)
+        if chart.markers and len(y) > 1 and line.label:
             axes.annotate(_value(chart, y[0]), (x[0], y[0]), xytext=(9, -11 if y[1] > y[0] else 6),
                           textcoords="offset points", color=colour, weight="bold")  # fmt: skip
         return float(y[-1])
     level = smooth(y, len(y) // SMOOTHING)
     some = slice(None, None, 1 + len(y) // POINTS)
     axes.plot(x[some], y[some], color=colour, linewidth=0.6, alpha=0.3)
-    axes.plot(x[some], level[some], color=colour, linewidth=2, solid_capstyle="round")
+    axes.plot(x[some], level[some], color=colour, linewidth=2, linestyle=dash, solid_capstyle="round")
     return float(level[-1])
 
 
@@ -216,7 +227,7 @@ def _labels(axes: Axes, chart: Chart, lines: Sequence[Line], ends: Sequence[floa
     overshoot = max(0.0, (heights[-1] if heights else low) - high)
     texts = []
     for (end, i), height in zip(wanted, heights, strict=True):
-        texts.append(f"{lines[i].label} {_value(chart, end)}" if len(lines) > 1 else _value(chart, end))
+        texts.append(f"{lines[i].label} {_value(chart, end)}".strip() if len(lines) > 1 else _value(chart, end))
         axes.annotate(
             texts[-1], (1.0, height - overshoot), xycoords=("axes fraction", "data"), xytext=(7, 0),
             textcoords="offset points", va="center", color=SERIES[i % len(SERIES)], weight="bold",

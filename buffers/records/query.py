@@ -65,10 +65,10 @@ def _dataset(folder: Path, stream: str, schema: pa.Schema) -> ds.Dataset:
         try:
             files = stream_files(folder, stream)
             tables = [upgrade(t, schema) for t in read_files([f for f in files if f.is_segment])]
+            live = pa.concat_tables([schema.empty_table(), *tables], promote_options="default")
+            return _union([f.path for f in files if not f.is_segment], live)
         except FileNotFoundError:
-            continue  # merged meanwhile
-        live = pa.concat_tables([schema.empty_table(), *tables], promote_options="default")
-        return _union([f.path for f in files if not f.is_segment], live)
+            continue  # merged or retired meanwhile
     raise Corruption(f"{folder}: the files of stream {stream!r} kept vanishing; run one writer per folder")
 
 

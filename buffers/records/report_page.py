@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from string import Template
 from typing import NamedTuple
 
-__all__ = ["Card", "Tile", "cards", "code_blocks", "page", "section", "shares", "table", "tiles"]
+__all__ = ["Card", "Tile", "cards", "code_blocks", "key", "numbers", "page", "section", "shares", "table", "tiles"]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #17202e; --muted: #667085; --grid: #e4e8ee; --page: #f5f6f8;
@@ -67,6 +67,8 @@ th, td { padding: 8px 16px; border-bottom: 1px solid var(--grid); vertical-align
 tr:last-child td { border-bottom: 0; } td code { display: block; white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 12em; overflow-y: auto; }
 td:last-child, th:last-child { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.figures td + td, .figures th + th { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.figures { margin-top: 12px; }
 details summary { cursor: pointer; font-weight: 600; margin: 34px 0 12px; }
 footer { margin-top: 34px; color: var(--muted); font-size: 12.5px; }
 """
@@ -80,6 +82,10 @@ $body
 <footer>$footer</footer>
 </main></body></html>
 """)
+
+
+COLOURS = 6  # of a chart's lines: --s0 to --s5
+STROKES = ("", " (dashed)", " (dotted)")  # once the colours are used up
 
 
 class Tile(NamedTuple):
@@ -151,6 +157,13 @@ def shares(parts: Sequence[tuple[str, int, str]], lead: str, rows: Iterable[tupl
     )
 
 
+def key(labels: Sequence[str]) -> str:
+    """Return which colour is whose, in the order of a chart's lines."""
+    lines = ((label, f"var(--s{i % COLOURS})", STROKES[i // COLOURS % len(STROKES)]) for i, label in enumerate(labels))
+    names = (f'<span><i style="background:{fill}"></i>{html.escape(x)}{stroke}</span>' for x, fill, stroke in lines)
+    return f'<div class="key">{"".join(names)}</div>'
+
+
 def cards(items: Sequence[Card]) -> str:
     """Return the charts with their glossary lines; empty without any."""
     return f'<div class="cards">{"".join(map(_card, items))}</div>' if items else ""
@@ -180,6 +193,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], code: Collection[i
 
 def _cell(text: str, code: bool) -> str:
     return f"<code>{html.escape(text)}</code>" if code else html.escape(text)
+
+
+def numbers(content: str) -> str:
+    """Return a table whose columns behind the first one are aligned as numbers; empty for an empty one."""
+    return f'<div class="figures">{content}</div>' if content else ""
 
 
 def code_blocks(texts: Sequence[str]) -> str:

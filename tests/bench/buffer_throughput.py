@@ -190,8 +190,8 @@ async def consume(buffer: Any, workers: Sequence[Any], config: RunConfig, second
 
 
 async def measure_all(seconds: float) -> dict[str, Any]:
-    records = {f"{message} per message": await measure(message, tokens, seconds) for message, tokens in RECORDS.items()}
-    payloads = {f"{message} per message": await measure(message, tokens, seconds) for message, tokens in PAYLOADS.items()}
+    records = {f"{rows} per message": await measure(rows, tokens, seconds) for rows, tokens in RECORDS.items()}
+    payloads = {f"{rows} per message": await measure(rows, tokens, seconds) for rows, tokens in PAYLOADS.items()}
     return {"records": records, "payloads": payloads}
 
 
