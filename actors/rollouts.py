@@ -159,8 +159,8 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
     rollout = config.rollout
     engine = construct(
         ENGINES,
-        config.engine,
-        "engine",
+        {**config.engines.get(config.engine, {}), "target": config.engine},
+        f"engines.{config.engine}",
         folder=model_folder,
         model=config.model,
         tokenizer=tokenizer,
@@ -168,6 +168,7 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
         context_length=rollout.context_length,
         prefill_chunk=rollout.prefill_chunk,
         seed=config.seed,
+        log_folder=Path(config.runs_folder) / config.name / "logs",
     )
     sampling = Sampling(
         temperature=temperature,

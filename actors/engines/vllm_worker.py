@@ -1,0 +1,89 @@
+"""What runs inside vLLM's worker processes: taking new weights, and ending when the owner of the engine ends.
+
+vLLM imports this module in each worker (`worker_extension_cls`) before it loads the model, with the
+variables below set by `vllm_session.py`; imported elsewhere, it does nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import select
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+
+from learners.models.weights import Layout
+
+__all__ = ["LOG", "OWNER", "WorkerExtension"]
+
+OWNER = "HEADRACE_ENGINE_OWNER"
+"""Process id of the engine's owner."""
+LOG = "HEADRACE_ENGINE_LOG"
+"""File for what libraries print; vLLM's own messages go there by its logging configuration."""
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class; its methods are called by name on every worker."""
+
+    model_runner: Any
+
+    def take_published_weights(self, path: str, layout: str) -> None:
+        """Replace the weights in place by those that the owner has laid out in a file of shared memory."""
+        parts = Layout.from_json(layout)
+        with open(path, "rb", buffering=0) as file:
+            # A private mapping: writable, as torch asks for, and nothing is written.
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            buffer = np.frombuffer(mmap.mmap(file.fileno(), parts.size, mmap.MAP_PRIVATE, access), np.uint8)
+        self.model_runner.reload_weights(weights_iterator=iter(parts.views(buffer).items()))
+        self._repack_tied_head()
+
+    def _repack_tied_head(self) -> None:
+        """Give a head that shares the embedding its new weights on CPUs, where it holds a packed copy of them.
+
+        vLLM 0.32 repacks every layer that it loads; a tied head is loaded by nobody.
+        """
+        model = self.model_runner.get_model()
+        config = self.model_runner.model_config.hf_text_config
+        if self.model_runner.device.type == "cpu" and getattr(config, "tie_word_embeddings", False):
+            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+            dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+
+
+def end_with(owner: int) -> None:
+    """Kill this process, and vLLM's between it and the owner, as soon as the owner is gone.
+
+    vLLM ends its processes when it is shut down; when its owner is killed, they would stay forever.
+    """
+    parent = multiprocessing.parent_process()
+    try:
+        gone = os.pidfd_open(owner)
+    except ProcessLookupError:
+        gone = None
+
+    def watch() -> None:
+        if gone is not None:
+            select.select([gone], [], [])  # the one wait without a deadline: it lasts as long as the engine
+        # With several workers each may be first; the core process is none of ours once it is gone.
+        if parent is not None and parent.pid not in (None, owner) and parent.is_alive():
+            os.kill(int(parent.pid or 0), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-owner", daemon=True).start()
+
+
+def print_to(path: str) -> None:
+    """Send standard output and errors of this process to the end of a file."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
+if OWNER in os.environ:
+    print_to(os.environ[LOG])
+    end_with(int(os.environ[OWNER]))
