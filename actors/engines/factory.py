@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -78,7 +79,8 @@ def check_vllm(options: Mapping[str, Any]) -> None:
             "engine is 'vllm', which is not installed; run `make setup-vllm` (CPU) or install headrace[vllm] (CUDA)"
         )
     with warnings.catch_warnings():
-        # Deprecations inside its many libraries are not ours to mend.
+        # What its many libraries say on import is nothing that a person at the terminal can act on.
         warnings.simplefilter("ignore")
+        logging.getLogger("vllm").addHandler(logging.NullHandler())
         from actors.engines.vllm_start import check_options
     check_options(options)

@@ -28,7 +28,7 @@ from configs.errors import RunError
 __all__ = ["Outcome", "VllmSession"]
 
 ABORT_RETRY_S = 0.01
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 20.0
 
 
 class Outcome(NamedTuple):
@@ -105,6 +105,7 @@ class VllmSession:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         self._llm.shutdown(timeout=SHUTDOWN_S)
+        del self._llm  # it shuts down again when it is collected, which at the end of the interpreter would fail
 
     async def _fly(self, name: str, tokens: Sequence[int], params: SamplingParams, version: int) -> Outcome:
         output = await self._run(name, tokens, params, version)

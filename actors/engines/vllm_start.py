@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import logging.config
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.engines import vllm_worker
-from configs.errors import ConfigError, nearest
+from configs.errors import ConfigError
 from configs.schema import ModelConfig
 
 __all__ = ["check_options", "engine_arguments", "start"]
@@ -50,7 +52,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         if key in OURS:
             raise ConfigError(f"engines.vllm.{key} is set by the engine itself; remove it")
         if key not in settable:
-            raise ConfigError(f"engines.vllm.{key} is no argument of vLLM's AsyncEngineArgs{nearest(key, settable)}")
+            near = ", ".join(difflib.get_close_matches(key, settable, n=3, cutoff=0.0))
+            raise ConfigError(f"engines.vllm.{key} is no argument of vLLM's AsyncEngineArgs; did you mean one of {near}?")
 
 
 def engine_arguments(
@@ -96,17 +99,16 @@ async def start(arguments: Mapping[str, Any], log: Path, threads: int) -> AsyncL
         "OMP_NUM_THREADS": str(threads),
         "VLLM_LOGGING_CONFIG_PATH": str(write_logging(log)),
         vllm_worker.OWNER: str(os.getpid()),
-        vllm_worker.LOG: str(log),
     }
     if arguments["enforce_eager"]:
         # The sampler compiles one function all the same, for 20 s and with a C++ compiler.
         settings["TORCH_COMPILE_DISABLE"] = "1"
-    with environment(settings):
+    with environment(settings), printing_to(log):
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
 
 def write_logging(log: Path) -> Path:
-    """Write vLLM's logging configuration beside the log; return its file."""
+    """Send vLLM's messages to the log; return the file that tells its processes to do the same."""
     log.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "version": 1,
@@ -115,9 +117,26 @@ def write_logging(log: Path) -> Path:
         "handlers": {"file": {"class": "logging.FileHandler", "filename": str(log), "formatter": "line"}},
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
+    logging.config.dictConfig(settings)
     path = log.with_suffix(".json")
     path.write_text(json.dumps(settings))
     return path
+
+
+@contextmanager
+def printing_to(path: Path) -> Iterator[None]:
+    """Send what this process prints to the end of a file for a while; processes started meanwhile keep doing so."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    before = {stream: os.dup(stream) for stream in (1, 2)}
+    try:
+        for stream in before:
+            os.dup2(file, stream)
+        yield
+    finally:
+        os.close(file)
+        for stream, copy in before.items():
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What runs inside vLLM's worker processes: taking new weights, and ending when the owner of the engine ends.
 
 vLLM imports this module in each worker (`worker_extension_cls`) before it loads the model, with the
-variables below set by `vllm_session.py`; imported elsewhere, it does nothing.
+variable below set by `vllm_start.py`; imported elsewhere, it does nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ import numpy as np
 
 from learners.models.weights import Layout
 
-__all__ = ["LOG", "OWNER", "WorkerExtension"]
+__all__ = ["OWNER", "WorkerExtension"]
 
 OWNER = "HEADRACE_ENGINE_OWNER"
 """Process id of the engine's owner."""
-LOG = "HEADRACE_ENGINE_LOG"
-"""File for what libraries print; vLLM's own messages go there by its logging configuration."""
 
 
 class WorkerExtension:
@@ -76,14 +74,5 @@ def end_with(owner: int) -> None:
     threading.Thread(target=watch, name="end-with-owner", daemon=True).start()
 
 
-def print_to(path: str) -> None:
-    """Send standard output and errors of this process to the end of a file."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
-
-
 if OWNER in os.environ:
-    print_to(os.environ[LOG])
     end_with(int(os.environ[OWNER]))
