@@ -37,8 +37,8 @@ STEP_S = 0.02
 """A step returns after this long even if nothing has finished, so that its owner can look for new weights."""
 START_S = 600.0
 CALL_S = 120.0
-COLDEST = 0.01
-"""vLLM raises lower temperatures to this one."""
+COLDEST, HOTTEST = 0.01, 2.0
+"""vLLM raises lower temperatures to the first, and refuses higher ones than the second."""
 
 
 class VllmEngine:
@@ -106,7 +106,7 @@ class VllmEngine:
         """
         if request.id in self._ids:
             raise ValueError(f"request {request.id}: its id is already in flight; ids must be unique")
-        if problem := unusable(request, self._vocabulary, self.context_length) or too_cold(request):
+        if problem := unusable(request, self._vocabulary, self.context_length) or refused_by_vllm(request):
             raise ValueError(f"request {request.id}: {problem}")
         seed = int(streams(self._seed, np.array([request.key & 0xFFFFFFFFFFFFFFFF], np.uint64))[0] >> np.uint64(1))
         params = sampling_params(request, seed, self._end_tokens)
@@ -201,9 +201,9 @@ class VllmEngine:
         self._seen_s = now
 
 
-def too_cold(request: Request) -> str | None:
-    """Return why vLLM would draw from another distribution than was asked for; None where it would not."""
+def refused_by_vllm(request: Request) -> str | None:
+    """Return why vLLM would not draw from the distribution that was asked for; None where it would."""
     temperature = request.sampling.temperature
-    if 0 < temperature < COLDEST:
-        return f"its temperature is {temperature}; vLLM samples at 0 or at {COLDEST} and above; use 0"
+    if temperature and not COLDEST <= temperature <= HOTTEST:
+        return f"its temperature is {temperature}; vLLM draws at 0 or in [{COLDEST}, {HOTTEST}]; choose one of these"
     return None
