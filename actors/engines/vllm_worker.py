@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ __all__ = ["OWNER", "WorkerExtension"]
 
 OWNER = "HEADRACE_ENGINE_OWNER"
 """Process id of the engine's owner."""
+NAMES_OF_PYTHON = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
+"""How `multiprocessing` names shared memory and semaphores."""
 
 
 class WorkerExtension:
@@ -66,12 +69,24 @@ def end_with(owner: int) -> None:
     def watch() -> None:
         if gone is not None:
             select.select([gone], [], [])  # the one wait without a deadline: it lasts as long as the engine
-        # With several workers each may be first; the core process is none of ours once it is gone.
+        unlink_shared_memory()
+        # With several workers each may be first; a process that is gone already is left alone.
         if parent is not None and parent.pid not in (None, owner) and parent.is_alive():
             os.kill(int(parent.pid or 0), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end-with-owner", daemon=True).start()
+
+
+def unlink_shared_memory() -> None:
+    """Remove the names of the message queues and locks that this process maps.
+
+    That is the task of the owner's resource tracker, which Ray kills along with an actor.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.rpartition(" ")[2]
+        if path.startswith(NAMES_OF_PYTHON):
+            Path(path).unlink(missing_ok=True)
 
 
 if OWNER in os.environ:

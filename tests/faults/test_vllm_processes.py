@@ -17,7 +17,8 @@ OWNER = "from engine_models import vllm_engine; vllm_engine(); print('up', flush
 DEADLINE_S = 60.0
 
 
-def test_nothing_of_vllm_is_left_when_its_owner_is_killed():
+@pytest.mark.parametrize("children", [True, False])
+def test_nothing_of_vllm_is_left_when_its_owner_is_killed(children: bool):
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
         cwd=Path(__file__).parents[1] / "unit",
@@ -28,7 +29,12 @@ def test_nothing_of_vllm_is_left_when_its_owner_is_killed():
     with owner:
         assert owner.stdout is not None and owner.stdout.readline() == "up\n"
         started = psutil.Process(owner.pid).children(recursive=True)
-        assert len(started) >= 2, "the engine's core and its worker"
+        names = {m.path for p in started for m in p.memory_maps() if m.path.startswith("/dev/shm/psm_")}
+        assert len(started) >= 3 and names, "the engine's core, its worker and Python's resource tracker"
+        # Ray kills an actor's children as well, the resource tracker among them.
+        for process in psutil.Process(owner.pid).children() if children else ():
+            process.kill()
         owner.kill()
     gone, alive = psutil.wait_procs(started, timeout=DEADLINE_S)
     assert not alive and len(gone) == len(started)
+    assert not [name for name in names if Path(name).exists()]
