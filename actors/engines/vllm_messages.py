@@ -75,5 +75,9 @@ def scored(output: RequestOutput, topk: int, version: int) -> ScoredSequence:
     logprobs, tokens = np.zeros((count, 1 + topk), np.float32), np.full((count, 1 + topk), -1, np.int32)
     logprobs[1:] = np.array(flat.logprobs, np.float32).reshape(shape)
     tokens[1:] = np.array(flat.token_ids, np.int32).reshape(shape)
-    top = {"topk_tokens": tokens[:, 1:], "topk_logprobs": logprobs[:, 1:]} if topk else {}
-    return ScoredSequence(logprobs=logprobs[:, 0], version=version, **top)
+    return ScoredSequence(
+        logprobs=logprobs[:, 0],
+        topk_tokens=tokens[:, 1:] if topk else None,
+        topk_logprobs=logprobs[:, 1:] if topk else None,
+        version=version,
+    )

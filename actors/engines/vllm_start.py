@@ -35,8 +35,19 @@ ENVIRONMENT = {
 
 
 OURS = frozenset(
-    "model trust_remote_code dtype seed max_model_len max_num_seqs logprobs_mode max_logprobs async_scheduling"
-    " generation_config worker_extension_cls".split()
+    {
+        "model",
+        "trust_remote_code",
+        "dtype",
+        "seed",
+        "max_model_len",
+        "max_num_seqs",
+        "logprobs_mode",
+        "max_logprobs",
+        "async_scheduling",
+        "generation_config",
+        "worker_extension_cls",
+    }
 )
 """Arguments that other settings give, or that the engine's promises rest on."""
 
@@ -53,7 +64,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"engines.vllm.{key} is set by the engine itself; remove it")
         if key not in settable:
             near = ", ".join(difflib.get_close_matches(key, settable, n=3, cutoff=0.0))
-            raise ConfigError(f"engines.vllm.{key} is no argument of vLLM's AsyncEngineArgs; did you mean one of {near}?")
+            raise ConfigError(f"engines.vllm.{key} is no argument of AsyncEngineArgs; did you mean one of {near}?")
 
 
 def engine_arguments(

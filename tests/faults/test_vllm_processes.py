@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM is not installed; `make setup-vllm` installs it")
-import psutil
-
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.usefixtures("vllm_installed")]
 
 OWNER = "from engine_models import vllm_engine; vllm_engine(); print('up', flush=True); input()"
 DEADLINE_S = 60.0
@@ -19,6 +16,8 @@ DEADLINE_S = 60.0
 
 @pytest.mark.parametrize("children", [True, False])
 def test_nothing_of_vllm_is_left_when_its_owner_is_killed(children: bool):
+    import psutil  # comes with vLLM
+
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
         cwd=Path(__file__).parents[1] / "unit",

@@ -15,6 +15,8 @@ from engine_models import generate, hugging_face, request, steps, tokenizer, vll
 import launch
 from actors.engines.base import Completion, Engine, Request
 
+pytestmark = pytest.mark.usefixtures("vllm_installed")
+
 LONG = 240
 PROMPT = "12+34=" * 25
 """150 tokens: more than one block of vLLM's cache on CPUs, which holds 128."""
@@ -148,11 +150,10 @@ def test_check_names_what_to_install_where_vllm_is_missing(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("enforce_eagre=true", "no argument of vLLM's AsyncEngineArgs; did you mean one of enforce_eager"),
+        ("enforce_eagre=true", "no argument of AsyncEngineArgs; did you mean one of enforce_eager"),
         ("max_model_len=64", "engines.vllm.max_model_len is set by the engine itself"),
     ],
 )
 def test_check_refuses_options_of_the_engine(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("vllm", reason="vLLM is not installed; `make setup-vllm` installs it")
     assert launch.main(["check", "configs/smoke.yaml", "engine=vllm", f"engines.vllm.{option}"]) == 2
     assert message in capsys.readouterr().err
