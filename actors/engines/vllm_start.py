@@ -115,7 +115,9 @@ async def start(arguments: Mapping[str, Any], log: Path, threads: int) -> AsyncL
         # The sampler compiles one function all the same, for 20 s and with a C++ compiler.
         settings["TORCH_COMPILE_DISABLE"] = "1"
     with environment(settings), printing_to(log):
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    await llm.collective_rpc("forget_shared_names")  # every process has opened them by now
+    return llm
 
 
 def write_logging(log: Path) -> Path:

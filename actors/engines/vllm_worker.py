@@ -42,6 +42,13 @@ class WorkerExtension:
         self.model_runner.reload_weights(weights_iterator=iter(parts.views(buffer).items()))
         self._repack_tied_head()
 
+    def forget_shared_names(self) -> None:
+        """Leave nothing behind in case all processes are killed at once, as Ray does with an actor's.
+
+        Python's resource tracker, whose task that would be, is killed with them.
+        """
+        unlink_shared_memory()
+
     def _repack_tied_head(self) -> None:
         """Give a head that shares the embedding its new weights on CPUs, where it holds a packed copy of them.
 
@@ -79,10 +86,7 @@ def end_with(owner: int) -> None:
 
 
 def unlink_shared_memory() -> None:
-    """Remove the names of the message queues and locks that this process maps.
-
-    That is the task of the owner's resource tracker, which Ray kills along with an actor.
-    """
+    """Remove the names of the message queues and locks that this process maps; the memory goes with its last user."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = line.rpartition(" ")[2]
         if path.startswith(NAMES_OF_PYTHON):
