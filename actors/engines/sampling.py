@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draw", "SamplingRows", "drawn_logprobs", "sample", "uniforms"]
+__all__ = ["Draw", "SamplingRows", "drawn_logprobs", "sample", "streams", "uniforms"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -48,6 +48,12 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def streams(seed: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the random stream of each request key [S] under an engine's seed."""
+    # The key is mixed before a counter is added: neighbouring keys must not share shifted streams.
+    return mix(keys + mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64) + GOLDEN))
+
+
 def uniforms(seed: int, keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return one number in [0, 1 - 2^-52] per row, a pure function of (seed, key, counter).
 
@@ -56,9 +62,7 @@ def uniforms(seed: int, keys: NDArray[np.uint64], counters: NDArray[np.int64]) -
       keys: [S] of the requests.
       counters: [S] token index within the request, from 0.
     """
-    # The key is mixed before the counter is added: neighbouring keys must not share shifted streams.
-    stream = mix(keys + mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64) + GOLDEN))
-    bits = mix(stream + (counters.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    bits = mix(streams(seed, keys) + (counters.astype(np.uint64) + np.uint64(1)) * GOLDEN)
     # 52 bits, not 53: then u * total < total also after rounding, and the search below stays in range.
     return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
 

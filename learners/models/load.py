@@ -19,7 +19,7 @@ from learners.models.decoder import CausalDecoder, unsupported
 from learners.models.tokenizer import character_tokenizer, load_tokenizer
 from learners.models.transformers_network import TransformersNetwork
 
-__all__ = ["check_model_folder", "create_model_folder", "load_network", "read_weights"]
+__all__ = ["check_model_folder", "create_model_folder", "load_network", "read_weights", "weight_shapes"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -111,6 +111,19 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
     for file in weight_files(folder):
         weights.update(load_file(file))
     return weights
+
+
+def weight_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of a folder by name, without reading the weights.
+
+    Raises:
+      DataError: there are none, or a shard is missing.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as weights:
+            shapes.update({name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()})  # noqa: SIM118
+    return shapes
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import tempfile
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.engines.base import Completion, Engine, Request
+from actors.engines.base import Completion, Engine, EngineStats, Request
+from actors.engines.factory import vllm_engine as start_vllm
 from actors.engines.torch_engine import TorchEngine
 from buffers.trajectory import Sampling
 from configs.schema import ModelConfig
@@ -32,6 +35,9 @@ SIZES: dict[str, dict[str, Any]] = {
     for kind in ("llama", "qwen2", "qwen3")
 }
 SIZES["gpt2"] = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+
+VLLM_CONTEXT = 256
+STARTED: list[Engine] = []
 
 
 def model_config(kind: str = "qwen3", *, tied: bool = True, network: str = "auto", **fields: Any) -> ModelConfig:
@@ -70,6 +76,35 @@ def transformers_engine(kind: str = "qwen3", tied: bool = True, *, slots: int = 
     return TorchEngine(
         network, tokenizer(kind), **{"slots": slots, "context_length": 32, "prefill_chunk": 8, **arguments}
     )
+
+
+def vllm_engine(kind: str = "qwen3", tied: bool = True, **arguments: Any) -> Engine:
+    """Return the one engine of this test process for a model, put back to version 0 with the weights of seed 1."""
+    engine = started_vllm(kind, tied)
+    engine.load_weights(0, weights(kind, tied))
+    engine.stats = EngineStats()
+    return engine
+
+
+@functools.cache
+def started_vllm(kind: str, tied: bool) -> Engine:
+    """Start vLLM: tens of seconds and 2 GB."""
+    torch.set_num_threads(1)
+    logs = Path(tempfile.mkdtemp(prefix="headrace-test-"))
+    engine = start_vllm(
+        Path(folder(kind, tied)), model_config(kind, tied=tied), tokenizer(kind),
+        slots=16, context_length=VLLM_CONTEXT, seed=0, log_folder=logs,
+    )  # fmt: skip
+    STARTED.append(engine)
+    return engine
+
+
+def end_vllm() -> None:
+    """End what the tests started."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # vLLM leaves a zmq context to the garbage collector
+        while STARTED:
+            STARTED.pop().close()
 
 
 def request(name: str, text: str, key: int = 0, **sampling: Any) -> Request:

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 # Foreign libraries and the only places that may import them.
 CONFINED: dict[str, tuple[str, ...]] = {
     "ray": ("actors.ray_adapter", "actors.control", "launch"),
-    "vllm": ("actors.engines.vllm_engine",),
+    "vllm": tuple(f"actors.engines.vllm_{part}" for part in ("messages", "session", "start", "worker")),
     "deepspeed": ("learners",),
     "omegaconf": ("configs.load", "buffers.records.report_data"),
     "duckdb": ("buffers.records",),
