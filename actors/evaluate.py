@@ -32,6 +32,13 @@ class Verdict(Protocol):
 
 
 class Scorer(Protocol):
+    """The reward graph."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional fields of `Sample` that some component reads."""
+        ...
+
     async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
 
 
@@ -82,7 +89,7 @@ class Evaluator:
                 while self._rollouts.in_flight:
                     await self._rollouts.step()
                 trajectories, failures = self._rollouts.take()
-                verdicts = await self._scorer.score(to_samples(to_table(trajectories)))
+                verdicts = await self._scorer.score(to_samples(to_table(trajectories), self._scorer.needs))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"evaluation of version {version}: {self._rollouts.in_flight} of {len(self._tasks)} tasks missing "

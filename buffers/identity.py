@@ -33,7 +33,7 @@ class Slot(NamedTuple):
 
     @property
     def group(self) -> GroupKey:
-        return GroupKey(self.source, self.epoch, self.task)
+        return GroupKey._make(self[:3])
 
     def __str__(self) -> str:
         return f"{self.source}:{self.epoch}:{self.task}:{self.sample}"

@@ -37,6 +37,11 @@ class Scorer(Protocol):
         """What its components look at together: sample | group | pair."""
         ...
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional fields of `Sample` that some component reads."""
+        ...
+
     async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
 
 
@@ -189,7 +194,7 @@ class Intake:
                 self._spawn(self._store_and_score(kept))
 
     async def _store_and_score(self, table: pa.Table) -> None:
-        samples = to_samples(table)
+        samples = to_samples(table, self._scorer.needs)
         ids = [sample.id for sample in samples]
         for admitted in self._buffer.admissions(ids):
             await asyncio.wrap_future(admitted)

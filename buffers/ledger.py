@@ -9,62 +9,27 @@ per run epoch, and its process alone writes.
 
 from __future__ import annotations
 
-import enum
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from buffers.commits import CommitThread, MakeCommits
+from buffers.events import Event, EventCall, EventKind, ScoreCall, event_table, score_table
 from buffers.files import Files, OsFiles, disk, write_atomically
-from buffers.identity import Slot, trajectory_id
 from buffers.retired import Retired, write_retired
 from buffers.scores import Score
-from buffers.segments import SegmentWriter
-from buffers.tables import EVENTS, PAIRS, SCHEMAS, SCORES, VERSIONS
+from buffers.segments import Assemble, SegmentWriter, concatenate
+from buffers.tables import PAIRS, SCHEMAS, VERSIONS
 
 __all__ = ["Event", "EventKind", "Ledger", "Pair", "read_cursor"]
 
 SEQ_BITS = 40  # events of one run epoch; the epoch sits above, so `seq` rises over the whole run
-
-
-class EventKind(enum.StrEnum):
-    """What happened to an attempt; the last four end it."""
-
-    ADMITTED = "admitted"
-    GENERATED = "generated"
-    SCORED = "scored"
-    BATCHED = "batched"
-    TRAINED = "trained"
-    DROPPED = "dropped"
-    FAILED = "failed"
-    ROLLED_BACK = "rolled_back"
-
-
-KINDS = pa.array([kind.value for kind in EventKind], pa.string())
-KIND_INDEX = {kind: index for index, kind in enumerate(EventKind)}
-
-
-@dataclass(slots=True)
-class Event:
-    """One step of one attempt."""
-
-    kind: EventKind
-    slot: Slot
-    attempt: int
-    node: int = 0
-    version: int | None = None
-    """Batched and trained: the consuming version, whose weights the update started from."""
-    reason: str = ""
-    """Why dropped, failed or rolled back; "replay" marks training that repeats an earlier one."""
-    worker: str | None = None
-    """Generated: the rollout worker that did it."""
 
 
 class Pair(NamedTuple):
@@ -105,6 +70,10 @@ class Ledger:
         self._folder, self._epoch, self._lineage, self._clock = folder, run_epoch, lineage, clock
         self._files = files or OsFiles()
         self._seq = run_epoch << SEQ_BITS
+        rows: dict[str, Assemble] = {
+            "events": partial(event_table, run_epoch=run_epoch, lineage=lineage),
+            "scores": score_table,
+        }
         self._writers = {
             stream: SegmentWriter(
                 folder,
@@ -116,39 +85,20 @@ class Ledger:
                 fsync=fsync,
                 files=self._files,
                 commits=commits,
+                assemble=rows.get(stream, concatenate),
             )
             for stream in ("events", "scores", "pairs", "versions")
         }
 
     def record(self, events: Sequence[Event]) -> Future[None]:
         """Append events, in order. Calls come from one thread."""
-        count = len(events)
-        kinds = np.fromiter((KIND_INDEX[e.kind] for e in events), np.int32, count)
-        columns = {
-            "seq": np.arange(self._seq, self._seq + count, dtype=np.int64),
-            "time": np.full(count, self._clock()),
-            "run_epoch": np.full(count, self._epoch, np.int32),
-            "lineage": np.full(count, self._lineage, np.int32),
-            "event": pa.DictionaryArray.from_arrays(pa.array(kinds), KINDS),
-            "id": [trajectory_id(e.slot, e.attempt, e.node) for e in events],
-            "source": [e.slot.source for e in events],
-            "epoch": [e.slot.epoch for e in events],
-            "task": [e.slot.task for e in events],
-            "sample": [e.slot.sample for e in events],
-            "attempt": [e.attempt for e in events],
-            "node": [e.node for e in events],
-            "reason": [e.reason for e in events],
-            "version": [e.version for e in events],
-            "worker": [e.worker for e in events],
-        }
-        self._seq += count
-        return self._append("events", pa.table(columns, schema=EVENTS))
+        call = EventCall(self._seq, self._clock(), events)
+        self._seq += len(events)
+        return self._put("events", call)
 
     def record_scores(self, scores: Sequence[tuple[str, Score]]) -> Future[None]:
         """Append (trajectory id, score) pairs, invalid scores too."""
-        now = self._clock()
-        rows = [_score_row(trajectory, score) | {"time": now} for trajectory, score in scores]
-        return self._append("scores", pa.Table.from_pylist(rows, schema=SCORES))
+        return self._put("scores", ScoreCall(self._clock(), scores))
 
     def record_pairs(self, pairs: Sequence[Pair]) -> Future[None]:
         """Append preference pairs."""
@@ -218,28 +168,19 @@ class Ledger:
             writer.close(deadline_s)
 
     def _append(self, stream: str, table: pa.Table) -> Future[None]:
+        return self._sound(stream).append(table)
+
+    def _put(self, stream: str, call: EventCall | ScoreCall) -> Future[None]:
+        return self._sound(stream).put(call)
+
+    def _sound(self, stream: str) -> SegmentWriter:
+        """Return the writer of a stream, unless one of them has failed."""
         for writer in self._writers.values():
             writer.raise_failure()
-        return self._writers[stream].append(table)
+        return self._writers[stream]
 
 
 def read_cursor(folder: Path) -> dict[str, Any]:
     """Return cursor.json of a ledger folder; empty before the first `write_cursor`."""
     path = folder / "cursor.json"
     return dict(json.loads(path.read_bytes())) if path.exists() else {}
-
-
-def _score_row(trajectory: str, score: Score) -> dict[str, Any]:
-    return {
-        "trajectory_id": trajectory,
-        "component": score.component,
-        "version": score.version,
-        "attempt": score.attempt,
-        "vector": score.vector,
-        "span_values": score.span_values,
-        "spans": [{"kind": s.kind, "start": s.start, "end": s.end} for s in score.spans],
-        "status": score.status.value,
-        "detail": score.detail,
-        "latency_s": score.latency_s,
-        "value": score.value,
-    }

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from buffers.filters import Filter
 from buffers.groups import Group, Member, MemberState, Row
@@ -26,7 +27,7 @@ from configs.schema import BufferConfig
 __all__ = ["LiveGroups", "Verdict"]
 
 FAILURE_CHARACTERS = 400
-ARRIVING = ["source", "epoch", "task", "sample", "attempt", "node", "id", "oldest_version", "num_sampled"]
+IDENTITY = ("source", "epoch", "task", "sample", "attempt")
 
 
 class Verdict(Protocol):
@@ -84,26 +85,21 @@ class LiveGroups:
 
         Late and repeated rows are left out: their slot has a newer attempt, or is done.
         """
-        columns = table.select(ARRIVING).to_pylist()
-        runs = [len(values) for values in table.column("version_values").to_pylist()]
-        wanted: list[int] = []
-        members: list[Member] = []
-        for at, c in enumerate(columns):
-            slot = Slot(c["source"], c["epoch"], c["task"], c["sample"])
-            member = self._member(slot)
-            if member and member.state is MemberState.LEASED and member.attempt == c["attempt"]:
-                wanted.append(at)
-                members.append(member)
-        if not wanted:
+        arriving = zip(*(table[name].to_pylist() for name in IDENTITY), strict=True)
+        found = [self._leased(Slot(*slot), attempt) for *slot, attempt in arriving]
+        members = [member for member in found if member is not None]
+        if not members:
             return None
-        kept = table if len(wanted) == table.num_rows else table.take(wanted)
+        kept = table if len(members) == len(found) else table.take([i for i, m in enumerate(found) if m is not None])
         message = self.payloads.put(kept)
-        for index, (at, member) in enumerate(zip(wanted, members, strict=True)):
-            c = columns[at]
-            oldest = member.floor if c["oldest_version"] < 0 else c["oldest_version"]
-            row = Row(c["id"], c["node"], message, index, oldest, c["num_sampled"], runs[at])
+        columns = [kept[name].to_pylist() for name in ("id", "node", "oldest_version", "num_sampled")]
+        runs = pc.list_value_length(kept["version_values"]).to_pylist()
+        for index, (member, name, node, oldest, tokens, spanned) in enumerate(
+            zip(members, *columns, runs, strict=True)
+        ):
+            row = Row(name, node, message, index, member.floor if oldest < 0 else oldest, tokens, spanned)
             member.rows.append(row)
-            self._unscored[row.id] = (member, row)
+            self._unscored[name] = (member, row)
         for member in members:
             member.state = MemberState.RECEIVED
             member.floor = min(row.oldest_version for row in member.rows)
@@ -274,6 +270,11 @@ class LiveGroups:
     def _member(self, slot: Slot) -> Member | None:
         group = self._groups.get(slot.group)
         return group.members[slot.sample] if group and slot.sample < len(group.members) else None
+
+    def _leased(self, slot: Slot, attempt: int) -> Member | None:
+        """Return the member that waits for this attempt."""
+        member = self._member(slot)
+        return member if member and member.state is MemberState.LEASED and member.attempt == attempt else None
 
     def _count(self, reason: str, amount: int = 1) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + amount

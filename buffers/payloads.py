@@ -47,9 +47,14 @@ class PayloadStore:
             by_message.setdefault(row.message, []).append(position)
         parts, positions = [], []
         for message, where in by_message.items():
-            parts.append(self._tables[message].take([rows[p].index for p in where]))
+            table, wanted = self._tables[message], [rows[p].index for p in where]
+            # Payloads are megabytes: what is wanted as it is is not copied.
+            parts.append(table if wanted == list(range(table.num_rows)) else table.take(wanted))
             positions += where
-        inverse = [0] * len(positions)
-        for at, position in enumerate(positions):
-            inverse[position] = at
-        return pa.concat_tables(parts).take(inverse).combine_chunks()
+        gathered = pa.concat_tables(parts)
+        if positions != sorted(positions):
+            inverse = [0] * len(positions)
+            for at, position in enumerate(positions):
+                inverse[position] = at
+            gathered = gathered.take(inverse)
+        return gathered.combine_chunks()

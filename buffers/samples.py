@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import repeat
 
 import pyarrow as pa
 
@@ -11,27 +12,34 @@ from buffers.trajectory import Span
 
 __all__ = ["to_samples"]
 
-_COLUMNS = [
-    "id", "group", "prompt", "completion", "answer", "metadata", "num_sampled", "finish_reason",
-    "span_kinds", "span_starts", "span_ends", "user", "tokens",
-]  # fmt: skip
+COLUMNS = ("id", "group", "prompt", "completion", "answer", "num_sampled", "finish_reason", "user")
 
 
-def to_samples(table: pa.Table) -> list[Sample]:
-    """Return one `Sample` per row of a trajectory table, in order."""
+def to_samples(table: pa.Table, needs: frozenset[str] = frozenset()) -> list[Sample]:
+    """Return one `Sample` per row of a trajectory table, in order.
+
+    Args:
+      needs: optional fields to fill in: "tokens".
+    """
+    texts = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
+    metadata = [json.loads(text) if text and text != "{}" else {} for text in table["metadata"].to_pylist()]
+    spans = zip(*(table[f"span_{name}"].to_pylist() for name in ("kinds", "starts", "ends")), strict=True)
+    tokens = map(tuple, table["tokens"].to_pylist()) if "tokens" in needs else repeat(())
     return [
         Sample(
-            id=row["id"],
-            group=row["group"],
-            prompt=row["prompt"],
-            completion=row["completion"],
-            answer=row["answer"],
-            metadata=json.loads(row["metadata"] or "{}"),
-            num_tokens=row["num_sampled"],
-            finish_reason=row["finish_reason"],
-            spans=tuple(map(Span, row["span_kinds"], row["span_starts"], row["span_ends"])),
-            user=row["user"],
-            tokens=tuple(row["tokens"]),
+            id=name,
+            group=group,
+            prompt=prompt,
+            completion=completion,
+            answer=answer,
+            metadata=known,
+            num_tokens=count,
+            finish_reason=finish,
+            spans=tuple(map(Span, *places)),
+            user=user,
+            tokens=every,
         )
-        for row in table.select(_COLUMNS).to_pylist()
+        for (name, group, prompt, completion, answer, count, finish, user), known, places, every in zip(
+            texts, metadata, spans, tokens, strict=False
+        )
     ]

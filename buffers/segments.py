@@ -1,6 +1,6 @@
 """Writing a stream: append-only segments, group commit, compaction to Parquet.
 
-    append() -> queue -> [commit: concat, write, fsync, check fence] -> future done
+    append() -> queue -> [commit: one table, write, fsync, check fence] -> future done
                               \\ segment full: start the next one, merge the closed ones to Parquet
 
 All disk work is done where `buffers.commits` says: on one thread per writer. Rows that arrive during a
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,9 +27,15 @@ from buffers.streams import read_files, read_stream
 from buffers.tables import upgrade
 from configs.errors import DataError, DeadlineExceeded, RunError, StaleEpoch
 
-__all__ = ["SegmentWriter", "begin_epoch", "read_stream"]
+__all__ = ["Assemble", "SegmentWriter", "begin_epoch", "concatenate", "read_stream"]
 
-Group = list[tuple[pa.Table | None, "Future[None]"]]
+Group = list[tuple[Any, "Future[None]"]]
+Assemble = Callable[[list[Any]], pa.Table]
+"""What was queued for one commit, in order -> its rows."""
+
+
+def concatenate(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="default")
 
 
 class SegmentWriter:
@@ -50,7 +57,9 @@ class SegmentWriter:
         fsync: bool = True,
         files: Files | None = None,
         commits: MakeCommits = CommitThread,
+        assemble: Assemble = concatenate,
     ) -> None:
+        self._assemble = assemble
         self._folder, self._stream, self._schema, self._epoch = folder, stream, schema, run_epoch
         self._segment_bytes, self._fsync = segment_bytes, fsync
         self._files = files or OsFiles()
@@ -75,6 +84,10 @@ class SegmentWriter:
           DataError: the columns are not the schema's.
         """
         return self._enqueue(upgrade(table, self._schema))
+
+    def put(self, rows: Any) -> Future[None]:
+        """Queue what `assemble` makes a table of when it is committed; else as `append`."""
+        return self._enqueue(rows)
 
     def remove(self, paths: Sequence[Path]) -> None:
         """Delete merged files that nobody needs any more; safe to repeat after a crash.
@@ -115,14 +128,14 @@ class SegmentWriter:
             raise DeadlineExceeded(f"{self._folder}: stream {self._stream!r} is not closed after {deadline_s:g} s")
         self.raise_failure()
 
-    def _enqueue(self, table: pa.Table | None, urgent: bool = False) -> Future[None]:
+    def _enqueue(self, rows: Any, urgent: bool = False) -> Future[None]:
         future: Future[None] = Future()
         with self._lock:
             if self._closing or self._error is not None:
                 closed = DataError(f"{self._folder}: stream {self._stream!r} is closed; open a new writer")
                 future.set_exception(self._error or closed)
                 return future
-            self._queue.append((table, future))
+            self._queue.append((rows, future))
             self._commits.request(urgent=urgent)
         return future
 
@@ -152,8 +165,8 @@ class SegmentWriter:
             self._fail(error)
 
     def _commit(self, group: Group) -> None:
-        if tables := [table for table, _ in group if table is not None]:
-            self._write(encode(pa.concat_tables(tables, promote_options="default")))
+        if queued := [rows for rows, _ in group if rows is not None]:
+            self._write(encode(self._assemble(queued)))
         for _, future in group:
             if future.set_running_or_notify_cancel():  # an awaiting coroutine may be gone; its rows stay
                 future.set_result(None)

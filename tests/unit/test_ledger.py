@@ -44,6 +44,7 @@ def test_an_event_row_says_who_what_and_when(tmp_path: Path) -> None:
         "node": 6,
         "version": 7,
         "reason": "",
+        "worker": None,
     }
     assert (dropped["event"], dropped["version"], dropped["reason"]) == ("dropped", None, "stale")
 
