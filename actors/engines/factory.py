@@ -64,7 +64,7 @@ def vllm_engine(
     return VllmEngine(
         folder, model, tokenizer,
         slots=slots, context_length=context_length, seed=seed, version=BEFORE_ANYTHING,
-        log=log_folder / f"vllm-{os.getpid()}.log", options=options,
+        log=log_folder.resolve() / f"vllm-{os.getpid()}.log", options=options,
     )  # fmt: skip
 
 

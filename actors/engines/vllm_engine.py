@@ -26,6 +26,7 @@ from actors.engines.vllm_messages import sampling_params
 from actors.engines.vllm_session import Outcome, VllmSession
 from actors.engines.vllm_start import engine_arguments, start
 from actors.engines.vllm_weights import SharedWeights
+from configs.errors import RunError
 from configs.schema import ModelConfig
 from learners.models.load import check_model_folder, weight_shapes
 
@@ -69,6 +70,7 @@ class VllmEngine:
         Raises:
           ConfigError: an option is unknown or not the user's to set.
           DataError: the folder cannot be used.
+          RunError: vLLM did not start.
         """
         config = check_model_folder(model, folder, context_length)
         arguments = engine_arguments(folder, model, slots, context_length, seed, options)
@@ -83,7 +85,11 @@ class VllmEngine:
         self._ids: set[str] = set()
         self._seen_s = time.perf_counter()
         self._background = BackgroundLoop("vllm")
-        llm = self._call(start(arguments, log, torch.get_num_threads()), f"start of vLLM, see {log}", START_S)
+        try:
+            llm = self._call(start(arguments, log, torch.get_num_threads()), f"start of vLLM, see {log}", START_S)
+        except RunError:
+            self._background.close()
+            raise
         self._session = VllmSession(llm)
         self._call(self._session.label(version), "version label")
 

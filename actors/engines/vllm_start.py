@@ -7,6 +7,7 @@ import difflib
 import json
 import logging.config
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.engines import vllm_worker
-from configs.errors import ConfigError
+from configs.errors import ConfigError, RunError
 from configs.schema import ModelConfig
+from learners.models.load import weight_files
 
 __all__ = ["check_options", "engine_arguments", "start"]
 
@@ -104,6 +106,9 @@ async def start(arguments: Mapping[str, Any], log: Path, threads: int) -> AsyncL
     Args:
       log: file for all that vLLM and its libraries say.
       threads: of a worker process on CPUs.
+
+    Raises:
+      RunError: one of its processes failed.
     """
     settings = {
         **ENVIRONMENT,
@@ -114,8 +119,11 @@ async def start(arguments: Mapping[str, Any], log: Path, threads: int) -> AsyncL
     if arguments["enforce_eager"]:
         # The sampler compiles one function all the same, for 20 s and with a C++ compiler.
         settings["TORCH_COMPILE_DISABLE"] = "1"
-    with environment(settings), printing_to(log):
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    with environment(settings), printing_to(log), model_files(Path(arguments["model"])) as files:
+        try:
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, "model": str(files)}))
+        except RuntimeError as error:
+            raise RunError(f"vLLM did not start: {error}; its log says why: {log}") from error
     await llm.collective_rpc("forget_shared_names")  # every process has opened them by now
     return llm
 
@@ -134,6 +142,17 @@ def write_logging(log: Path) -> Path:
     path = log.with_suffix(".json")
     path.write_text(json.dumps(settings))
     return path
+
+
+@contextmanager
+def model_files(folder: Path) -> Iterator[Path]:
+    """Give a folder with links to a model's files for a while; vLLM would load the optimiser of a checkpoint, too."""
+    weights = weight_files(folder)
+    with tempfile.TemporaryDirectory(prefix="headrace-model-") as links:
+        for file in folder.iterdir():
+            if file.suffix != ".safetensors" or file in weights:
+                (Path(links) / file.name).symlink_to(file.resolve())
+        yield Path(links)
 
 
 @contextmanager

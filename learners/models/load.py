@@ -19,7 +19,14 @@ from learners.models.decoder import CausalDecoder, unsupported
 from learners.models.tokenizer import character_tokenizer, load_tokenizer
 from learners.models.transformers_network import TransformersNetwork
 
-__all__ = ["check_model_folder", "create_model_folder", "load_network", "read_weights", "weight_shapes"]
+__all__ = [
+    "check_model_folder",
+    "create_model_folder",
+    "load_network",
+    "read_weights",
+    "weight_files",
+    "weight_shapes",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -116,10 +116,16 @@ def test_two_ranks_publish_to_two_workers_on_ray(tmp_path: Path, backend: str):
 
 
 @pytest.mark.usefixtures("vllm_installed")
-def test_vllm_generates_on_ray_and_takes_every_version(tmp_path: Path):
+def test_vllm_generates_on_ray_takes_every_version_and_opens_checkpoints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     # At staleness 0 nothing can be generated for a version before its weights have arrived.
     summary = play(tmp_path, "engine=vllm", "max_staleness=0", "cluster.progress_deadline_s=600")
     assert summary["trajectories"]["failed"] == 0 and summary["staleness"]["max"] == 0
     stamps = query(tmp_path / "run", "SELECT DISTINCT unnest(version_values) AS version FROM trajectories ORDER BY 1")
     assert [row["version"] for row in stamps.to_pylist()] == [0, 1, 2]
     assert "EngineCore" in next((tmp_path / "run" / "logs").glob("vllm-*.log")).read_text()
+    capfd.readouterr()
+    assert launch.main(["eval", str(tmp_path / "run"), "eval.tasks=8", "--json"]) == 0
+    output = capfd.readouterr()
+    assert json.loads(output.out)["tasks"] == 8 and not output.err

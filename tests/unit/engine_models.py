@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,10 +100,8 @@ def started_vllm(kind: str, tied: bool) -> Engine:
 
 def end_vllm() -> None:
     """End what the tests started."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # vLLM leaves a zmq context to the garbage collector
-        while STARTED:
-            STARTED.pop().close()
+    while STARTED:
+        STARTED.pop().close()
 
 
 def request(name: str, text: str, key: int = 0, **sampling: Any) -> Request:
