@@ -20,7 +20,7 @@ from tests.faults.kill_at import Cut
 __all__ = ["KILLED", "Run"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 KILLED = -9
 
 # The heavy imports happen once, in the process that all runs are forked from.
