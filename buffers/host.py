@@ -28,7 +28,7 @@ from buffers.segments import SegmentWriter
 from buffers.staleness import age
 from buffers.stream import Batch, StreamBuffer
 from buffers.transport import Handle, HandleSet
-from configs.errors import DeadlineExceeded, RunError
+from configs.errors import ConfigError, DeadlineExceeded, RunError
 from configs.registry import construct
 from configs.schema import RunConfig
 
@@ -199,9 +199,18 @@ def build(
     Args:
       make_tasks: returns the task cursor (see `stream.TaskCursor`).
       make_scorer: takes one handle set per reward component and returns the reward graph.
+
+    Raises:
+      ConfigError: an unknown sampler or filter, or a sampler that cannot go on exactly where it must.
     """
     machine = machine or Machine()
     tasks = make_tasks()
+    sampler = construct(SAMPLERS, config.buffer.sampler, "buffer.sampler")
+    if config.mode == "sync" and version > 0 and sampler.most(config.batch.prompts_per_update):
+        raise ConfigError(
+            f"buffer.sampler is {config.buffer.sampler}; a resumed run forgets the trained groups that it would "
+            "repeat, and mode=sync promises the same weights; resume with mode=async, or start anew with another name="
+        )
     recovered: Recovered = recover(run_folder, version=version)
     disk: dict[str, Any] = {
         "segment_bytes": config.buffer.segment_bytes,

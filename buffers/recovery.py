@@ -107,7 +107,8 @@ class Recovered:
             for attempt, node, version in history.trained:
                 if version >= self.version:
                     events.append(Event(EventKind.ROLLED_BACK, slot, attempt, node, version=version, reason=RESTARTED))
-            if history.last not in final:
+            # A trained one may have been batched once more, to be replayed.
+            if history.last not in final and not history.trained:
                 events.append(Event(EventKind.DROPPED, slot, history.attempt, reason=RESTARTED))
         return events
 

@@ -37,10 +37,11 @@ def record_config(config: RunConfig, run_folder: Path) -> None:
     if path.exists():
         before, now = (dict(_shared(c)) for c in (load_config([path], []), config))
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
+            was, wanted = (repr(values[key]) if key in values else "no value" for values in (before, now))
+            if was != wanted:
                 raise ConfigError(
-                    f"{key} is {now.get(key)!r}; the run in {run_folder} was begun with {before.get(key)!r}, and a "
-                    "resumed run learns on as it began; give that value, or start a new run with another name="
+                    f"{key} is {wanted}; the run in {run_folder} was begun with {was}, and a resumed run "
+                    "learns on as it began; give that value, or start a new run with another name="
                 )
     dump_config(config, path)
 

@@ -20,7 +20,7 @@ from tests.faults.kill_at import Cut
 __all__ = ["KILLED", "Run"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 KILLED = -9
 
 # The heavy imports happen once, in the process that all runs are forked from.
@@ -31,7 +31,7 @@ TINY = (
     "configs/smoke.yaml", "name=run", "cluster.address=local", "updates=6", "checkpoint.every=2", "eval.tasks=0",
     "batch.prompts_per_update=4", "warm_start.updates=2", "warm_start.examples=64", "buffer.segment_bytes=6000",
     "rewards.components.correct.component={target: length_penalty, target_tokens: 2}",
-    "logging.report=false", "logging.tensorboard=false", "logging.view=plain",
+    "logging.report=false", "logging.tensorboard=false", "logging.view=plain", "cluster.progress_deadline_s=60",
 )  # fmt: skip
 
 

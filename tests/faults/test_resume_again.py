@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from buffers.records.audit import audit
 from tests.faults.kill_at import Cut, half_a_write
 from tests.faults.killed_runs import KILLED, Run
 
@@ -67,6 +68,16 @@ def test_every_learner_state_goes_on_bit_for_bit(tmp_path: Path, kind: str):
     assert cut.fingerprint() == whole.fingerprint()
 
 
+def test_a_sampler_that_cannot_go_on_exactly_is_refused_in_sync_mode(tmp_path: Path):
+    run = Run(tmp_path, ("buffer.sampler={target: replay, times: 2}",))
+    assert run.play(*SYNC, cut=LATE) == KILLED, run.log
+    assert run.resume(*SYNC) == 2, run.log
+    assert "resume with mode=async" in run.log.splitlines()[-1]
+    assert run.resume() == 0, run.log
+    books = audit(run.path)
+    assert books.balanced, books.problems
+
+
 def test_a_resume_that_is_stopped_at_once_leaves_balanced_books(tmp_path: Path):
     run = Run(tmp_path, SYNC)
     assert run.play(cut=LATE) == KILLED, run.log
@@ -84,5 +95,3 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_neither(tmp_path: Path, uni
     assert run.resume() == 0, run.log
     assert [f.name for f in (run.path / "checkpoints").glob("v*")] == ["v00000006"]
     assert run.fingerprint() == uninterrupted.fingerprint()
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -103,9 +104,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("damage", REFUSED)
-def test_damage_is_refused_by_name_and_repaired_as_the_message_says(
-    damaged: Run, uninterrupted: Run, damage: str
-):
+def test_damage_is_refused_by_name_and_repaired_as_the_message_says(damaged: Run, uninterrupted: Run, damage: str):
     pattern, change, remedy = REFUSED[damage]
     (file,) = damaged.path.glob(pattern)
     before = file.read_bytes()
@@ -130,6 +129,18 @@ def test_a_ledger_whose_last_rows_are_gone_is_what_a_crash_leaves(damaged: Run, 
         file.write_bytes(cut_short(file.read_bytes()))
     assert damaged.resume() == 0, damaged.log
     damaged.check_books()
+    assert damaged.fingerprint() == uninterrupted.fingerprint()
+
+
+def test_a_checkpoint_that_the_surviving_lineage_lacks_is_passed_over(damaged: Run, uninterrupted: Run):
+    # What a learner leaves that lived on after its run was killed and resumed.
+    folder = damaged.path / "checkpoints"
+    foreign = Path(shutil.copytree(folder / "v00000004", folder / "v00000005"))
+    state = json.loads((foreign / "state.json").read_text())
+    state["progress"] |= {"version": 5, "trained_digest": "of another lineage"}
+    (foreign / "state.json").write_text(json.dumps(state))
+    assert damaged.resume() == 0, damaged.log
+    assert damaged.sql("SELECT min(version) AS v FROM versions WHERE lineage = 1")[0]["v"] == 4
     assert damaged.fingerprint() == uninterrupted.fingerprint()
 
 

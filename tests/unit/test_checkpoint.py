@@ -11,7 +11,7 @@ from learner_tables import MODEL, model_folder, random_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from buffers.digest import chain_digest, weights_digest
-from configs.errors import DataError
+from configs.errors import DataError, StaleEpoch
 from configs.schema import LearnerConfig
 from learners.checkpoint import checkpoints, load_checkpoint, newest, retain, save_checkpoint, verify
 from learners.policy_learner import PolicyLearner
@@ -87,6 +87,18 @@ def test_a_version_that_is_reached_again_replaces_the_older_folder(folder, tmp_p
     save_checkpoint(tmp_path, state(1), folder, lineage="old")
     save_checkpoint(tmp_path, state(1), folder, lineage="new")
     assert [c.lineage for c in checkpoints(tmp_path)] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["v00000001"]
+
+
+def test_a_writer_that_was_fenced_off_leaves_the_checkpoints_as_they_are(folder, tmp_path):
+    def fenced() -> None:
+        raise StaleEpoch("epoch 1 was fenced off by epoch 2; end this process")
+
+    save_checkpoint(tmp_path, state(1), folder, lineage="successor")
+    for version in (1, 2):
+        with pytest.raises(StaleEpoch):
+            save_checkpoint(tmp_path, state(version), folder, lineage="orphan", fence=fenced)
+    assert [c.lineage for c in checkpoints(tmp_path)] == ["successor"]
     assert [p.name for p in tmp_path.iterdir()] == ["v00000001"]
 
 
