@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
     finally:
         if live.process is not None and live.process.poll() is None:
             live.process.kill()
+            live.process.wait()
 
 
 def test_a_worker_killed_mid_rollout_is_replaced_and_its_slots_are_generated_again(run: LiveRun):

@@ -66,6 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[
     finally:
         if live.process is not None and live.process.poll() is None:
             live.process.kill()
+            live.process.wait()
 
 
 def dies(run: LiveRun, pool: str) -> None:
