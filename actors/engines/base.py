@@ -83,7 +83,7 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """Implemented by `torch_engine.TorchEngine` and, on GPU clusters, by vLLM."""
+    """Implemented by `torch_engine.TorchEngine` and `vllm_engine.VllmEngine`."""
 
     version: int
     slots: int
@@ -109,11 +109,18 @@ class Engine(Protocol):
         ...
 
     async def step(self) -> list[Completion]:
-        """Advance every request in flight by one token; return those that finished."""
+        """Let requests advance and return those that finished; soon, also if none has.
+
+        The built-in engine draws one token for each request in flight; vLLM goes on by itself, also between steps.
+        """
         ...
 
     def load_weights(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Replace the weights; takes effect from the next step on."""
+        """Replace the weights; every token drawn from now on is theirs, and stamped so.
+
+        Raises:
+          ValueError: a name or shape does not fit; nothing is changed then.
+        """
         ...
 
     def abort(self, ids: Sequence[str]) -> list[Completion]:
@@ -127,7 +134,11 @@ class Engine(Protocol):
         want: Sequence[str] = ("logprobs",),
         topk: int = 0,
     ) -> list[ScoredSequence]:
-        """Score sequences with the weights named by an alias (current, reference, ...) or a version."""
+        """Score sequences with the weights named by an alias (current, reference, ...) or a version.
+
+        Raises:
+          ValueError: the engine does not hold these weights, or cannot give what is wanted.
+        """
         ...
 
     def close(self) -> None:

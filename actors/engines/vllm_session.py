@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -106,10 +105,7 @@ class VllmSession:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         self._llm.shutdown(timeout=SHUTDOWN_S)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves a zmq context to the garbage collector
-            # It shuts down once more when it is collected, which at the end of the interpreter would fail.
-            del self._llm
+        del self._llm  # it shuts down again when it is collected, which at the end of the interpreter would fail
 
     async def _fly(self, name: str, tokens: Sequence[int], params: SamplingParams, version: int) -> Outcome:
         output = await self._run(name, tokens, params, version)
