@@ -30,9 +30,9 @@ def encode(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    payload = sink.getvalue().to_pybytes()
-    header = HEADER.pack(MAGIC, len(payload), xxhash.xxh3_64_intdigest(payload))
-    return header + CHECKSUM.pack(xxhash.xxh3_64_intdigest(header)) + payload
+    payload = sink.getvalue()
+    header = HEADER.pack(MAGIC, payload.size, xxhash.xxh3_64_intdigest(payload))
+    return b"".join((header, CHECKSUM.pack(xxhash.xxh3_64_intdigest(header)), payload))
 
 
 def decode(data: bytes, path: Path, *, may_be_torn: bool) -> list[pa.Table]:

@@ -94,7 +94,7 @@ class Group:
 
     @property
     def valid_rows(self) -> list[Row]:
-        return [row for member in self.members for row in member.valid_rows]
+        return [row for member in self.members for row in member.rows if row.reward is not None]
 
     @property
     def floor(self) -> int | None:

@@ -33,7 +33,7 @@ class Slot(NamedTuple):
 
     @property
     def group(self) -> GroupKey:
-        return GroupKey._make(self[:3])
+        return GroupKey(self.source, self.epoch, self.task)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.epoch}:{self.task}:{self.sample}"
