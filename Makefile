@@ -40,8 +40,14 @@ lint: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 
-bench: setup
-	@echo "measuring weight publication, the engine, and runs end to end (3 minutes)"
-	@$(BIN)/python -m tests.bench.publication
+bench: setup setup-vllm
+	@echo "measuring; use an idle machine (20 minutes, of which the sweep of staleness policies takes 10)"
+	@$(PIP) -e '.[bench]'
+	@$(BIN)/python -m tests.bench.end_to_end --trl
 	@$(BIN)/python -m tests.bench.engine_speed
-	@$(BIN)/python -m tests.bench.end_to_end
+	@$(BIN)/python -m tests.bench.overlap
+	@$(BIN)/python -m tests.bench.overlap --grid --updates 30
+	@$(BIN)/python -m tests.bench.buffer_throughput
+	@$(BIN)/python -m tests.bench.publication
+	@$(BIN)/python -m tests.bench.swap_gap
+	@$(BIN)/python -m tests.bench.safety_cost

@@ -5,7 +5,9 @@ learning in turns, two threads. Same preset, tasks, model, batch and optimiser; 
 weights, so that completions have their longest length. Ray, rewards, ledger and files are included
 on our side, evaluations and starting up on neither.
 
-    python -m tests.bench.end_to_end [--updates 60]
+    python -m tests.bench.end_to_end [--updates 60] [--trl]
+
+`--trl` adds TRL's GRPOTrainer (see `trl_trainer.py`; pip install '.[bench]'), which gets two threads as well.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -133,10 +137,21 @@ def measure_headrace(updates: int) -> tuple[float, float]:
     return samples / (counted[-1]["time"] - counted[0]["time"]), staleness
 
 
+def measure_trl(updates: int) -> float:
+    """Return samples/s of TRL's trainer, in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.trl_trainer", "--updates", str(updates)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        sys.exit(f"TRL: {done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["trl_samples_per_s"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=60)
-    updates = parser.parse_args().updates
+    parser.add_argument("--trl", action="store_true")
+    options = parser.parse_args()
+    updates = options.updates
     loop = measure_loop(updates // 2)
     ours, staleness = measure_headrace(updates)
     found = {
@@ -147,6 +162,9 @@ def main() -> None:
         "machine": platform.machine(),
         "torch": torch.__version__,
     }
+    if options.trl:
+        trl = measure_trl(updates // 2)
+        found |= {"trl_samples_per_s": trl, "ratio_to_trl": round(ours / trl, 2)}
     print(json.dumps(found))
 
 

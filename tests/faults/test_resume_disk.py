@@ -99,7 +99,8 @@ REFUSED = {
     "moments are short": ("checkpoints/v00000004/optimizer.safetensors", cut_short, "remove that folder"),
     "a state is short": ("checkpoints/v00000004/state.json", cut_short, "remove that folder"),
     "an epoch's marker is garbled": ("ledger/epoch-0001.json", cut_short, "restore it from a copy"),
-    "the configuration is short": ("config.yaml", lambda data: data[:-1000], "correct the"),
+    # In the middle of a key, so that what is left is no YAML.
+    "the configuration is short": ("config.yaml", lambda data: data[: data.rindex(b"\n", 0, -1000) + 4], "correct the"),
 }
 
 
