@@ -1,6 +1,6 @@
 """`launch.py timeline`: what happened to each trajectory, as a trace for https://ui.perfetto.dev.
 
-    rollout <worker>      slots as lanes: a slice per trajectory, split where its weights changed; swaps of weights
+    rollout <worker>      a slice per trajectory, from its start to its end, split where its weights changed; swaps
     reward <component>    a slice per score: the call's latency up to the moment when the score was recorded
     buffer                a slice per trajectory: unscored, then ready until its batch (or its end)
     learner               updates with their computation, and publications
@@ -120,7 +120,7 @@ def _rollouts(trace: TraceEvents, rows: Rows, rewards: Mapping[str, Mapping[str,
         swaps = trace.track(process, "weights")
         for swap in _swaps(held):
             trace.add(swaps, swap)
-        for row, track in _on_lanes(trace, process, "slot", held, lambda r: (r["started_at"], r["finished_at"])):
+        for row, track in _on_lanes(trace, process, "in flight", held, lambda r: (r["started_at"], r["finished_at"])):
             begin, end = row["started_at"], row["finished_at"]
             versions = list(zip(row["version_values"] or [], row["version_counts"] or [], strict=True))
             args = {key: row[key] for key in ("id", "attempt", "tokens", "num_sampled", "status", "finish_reason")}
