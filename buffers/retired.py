@@ -67,8 +67,16 @@ def read_retired(run_folder: Path) -> Retired:
 
 
 def write_retired(run_folder: Path, record: Retired) -> None:
-    """Replace the record atomically."""
-    write_atomically(run_folder / "ledger" / FILE, json.dumps(asdict(record), indent=1).encode())
+    """Replace the record atomically.
+
+    Raises:
+      DataError: the disk refused.
+    """
+    path = run_folder / "ledger" / FILE
+    try:
+        write_atomically(path, json.dumps(asdict(record), indent=1).encode())
+    except OSError as error:
+        raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
 
 
 def refuse_retired(run_folder: Path, purpose: str) -> None:

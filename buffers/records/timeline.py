@@ -1,6 +1,6 @@
 """`launch.py timeline`: what happened to each trajectory, as a trace for https://ui.perfetto.dev.
 
-    rollout <worker>      a slice per trajectory, from its lease to its end, split where its weights changed; swaps
+    rollout <worker>      a slice per trajectory, from its start to its end, split where its weights changed; swaps
     reward <component>    a slice per score: the call's latency up to the moment when the score was recorded
     buffer                a slice per trajectory: unscored, then ready until its batch (or its end)
     learner               updates with their computation, and publications
@@ -29,7 +29,9 @@ NEWEST = 2000
 UNKNOWN = "worker"  # of runs that did not record it
 
 TRAJECTORIES = """
-WITH chosen AS (FROM trajectories WHERE started_at > 0 ORDER BY finished_at DESC, id LIMIT {limit}),
+WITH chosen AS (
+  FROM trajectories WHERE started_at > 0 AND id IN (SELECT id FROM events WHERE event = 'generated')
+  ORDER BY finished_at DESC, id LIMIT {limit}),
 steps AS (
   SELECT id, max(worker) AS worker, min(time) FILTER (event = 'generated') AS generated,
     min(time) FILTER (event = 'scored') AS scored, min(time) FILTER (event = 'batched') AS batched,
@@ -45,8 +47,7 @@ FROM chosen JOIN steps USING (id) ORDER BY started_at, id
 """
 SCORES = """
 SELECT trajectory_id AS id, component, status, value, latency_s, time, version, attempt, detail
-FROM scores WHERE trajectory_id IN (SELECT id FROM trajectories ORDER BY finished_at DESC, id LIMIT {limit})
-ORDER BY time, trajectory_id, component
+FROM scores WHERE trajectory_id IN (SELECT unnest($ids)) ORDER BY time, trajectory_id, component
 """
 UPDATES = """
 SELECT e.version, e.lineage, min(time) FILTER (event = 'batched') AS begin, max(time) FILTER (event = 'trained') AS end,
@@ -90,10 +91,9 @@ def timeline(run_folder: Path, limit: int = NEWEST) -> TraceEvents:
     """
     books = connect(run_folder)
     try:
-        rows, scores, updates = (
-            books.sql(sql.format(limit=limit or "ALL")).to_arrow_table().to_pylist()
-            for sql in (TRAJECTORIES, SCORES, UPDATES)
-        )
+        rows = books.sql(TRAJECTORIES.format(limit=limit or "ALL")).to_arrow_table().to_pylist()
+        scores = books.sql(SCORES, params={"ids": [row["id"] for row in rows]}).to_arrow_table().to_pylist()
+        updates = books.sql(UPDATES).to_arrow_table().to_pylist()
     finally:
         books.close()
     if not rows:
@@ -168,8 +168,7 @@ def _buffer(trace: TraceEvents, rows: Rows, stops: Stops) -> None:
         left = row["batched"] or row["ended"] or row["scored"] or row["generated"]
         return row["generated"], max(row["generated"], left)
 
-    stored = [row for row in rows if row["generated"] is not None]
-    for row, track in _on_lanes(trace, "buffer", "waiting", stored, stay):
+    for row, track in _on_lanes(trace, "buffer", "waiting", rows, stay):
         begin, end = stay(row)
         fate = {"reason": row["reason"]} if row["reason"] else {}
         trace.add(track, Slice(row["id"], begin, end, {"id": row["id"], **fate}))

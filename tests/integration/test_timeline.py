@@ -19,6 +19,8 @@ pytestmark = pytest.mark.integration
 
 SMOKE = str(Path(launch.__file__).parent / "configs" / "smoke.yaml")
 Event = dict[str, Any]
+GENERATED = "id IN (SELECT id FROM events WHERE event = 'generated')"
+"""A payload whose ledger row the run's end prevented is no trajectory."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,8 @@ def test_arrows_lead_from_generation_through_buffer_and_score_to_the_updates_of_
         assert [e["ph"] for e in chain] == ["s", *["t"] * (len(chain) - 2), "f"] and chain[-1]["bp"] == "e"
         assert len({e["name"] for e in chain}) == 1
         stops = [processes[e["pid"]].split()[0] for e in chain]
-        assert stops[:3] == ["rollout", "buffer", "reward"] and {*stops[3:]} <= {"learner"}
+        scored = stops[2:3] == ["reward"]  # the run's end cuts some short
+        assert stops[:2] == ["rollout", "buffer"] and {*stops[3:]} <= {"learner"} and (scored or len(stops) == 2)
         for event in chain:
             assert any(s["ts"] <= event["ts"] <= s["ts"] + s["dur"] for s in held[track(event)])
             if processes[event["pid"]] == "learner":
@@ -107,7 +110,8 @@ def test_arrows_lead_from_generation_through_buffer_and_score_to_the_updates_of_
 
 
 def test_a_trajectory_shows_what_was_recorded_of_it(run: Path, events: list[Event]) -> None:
-    rows = {row["id"]: row for row in query(run, "SELECT * FROM trajectories").to_pylist()}
+    rows = {row["id"]: row for row in query(run, f"SELECT * FROM trajectories WHERE {GENERATED}").to_pylist()}
+    scored = {*query(run, "SELECT trajectory_id FROM scores")["trajectory_id"].to_pylist()}
     shown = {e["args"]["id"]: e for e in slices(events, "rollout") if "id" in e["args"]}
     assert shown.keys() == rows.keys()
     for name, event in shown.items():
@@ -115,7 +119,7 @@ def test_a_trajectory_shows_what_was_recorded_of_it(run: Path, events: list[Even
         stamps = [f"v{v} x {n}" for v, n in zip(row["version_values"], row["version_counts"], strict=True)]
         assert args["versions"] == stamps and args["tokens"] == len(row["tokens"])
         assert event["dur"] == pytest.approx(1e6 * (row["finished_at"] - row["started_at"]), abs=1)
-        assert args["reward"].keys() == {"correct"} and args["status"] == row["status"]
+        assert args["reward"].keys() == ({"correct"} if name in scored else {*()}) and args["status"] == row["status"]
     workers = query(run, "SELECT worker, count(*) AS n FROM events WHERE event = 'generated' GROUP BY worker")
     by_worker = Counter(named(events, "process_name")[event["pid"]] for event in shown.values())
     assert by_worker == {f"rollout {row['worker']}": row["n"] for row in workers.to_pylist()}
@@ -137,8 +141,8 @@ def test_a_limit_keeps_the_newest_and_gz_is_compressed(run: Path, tmp_path: Path
     assert launch.main(["timeline", str(run), "--limit", "20", "--output", str(target), "--json"]) == 0
     some = json.loads(gzip.decompress(target.read_bytes()))["traceEvents"]
     shown = {e["args"]["id"] for e in slices(some, "rollout") if "id" in e["args"]}
-    newest = query(run, "SELECT id FROM trajectories ORDER BY finished_at DESC, id LIMIT 20")["id"].to_pylist()
-    assert shown == {*newest}
+    newest = query(run, f"SELECT id FROM trajectories WHERE {GENERATED} ORDER BY finished_at DESC, id LIMIT 20")
+    assert shown == {*newest["id"].to_pylist()}
 
 
 def test_a_run_without_a_trajectory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

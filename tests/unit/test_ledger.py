@@ -43,8 +43,8 @@ def test_an_event_row_says_who_what_and_when(tmp_path: Path) -> None:
         "attempt": 5,
         "node": 6,
         "version": 7,
-        "reason": "",
         "worker": None,
+        "reason": "",
     }
     assert (dropped["event"], dropped["version"], dropped["reason"]) == ("dropped", None, "stale")
 

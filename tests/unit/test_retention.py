@@ -136,6 +136,40 @@ def test_an_open_group_holds_back_all_behind_it(tmp_path: Path) -> None:
     assert (retired.payloads_below, retired.ledger_below) == (6, 6)  # a resume generates group 6 again
 
 
+@pytest.mark.parametrize("last_word", ["nothing", "run_ended", "restart"])
+def test_a_group_that_will_be_generated_again_holds_back_all_behind_it_however_old(
+    tmp_path: Path, last_word: str
+) -> None:
+    with RunFolder.create(tmp_path / "run") as folder:
+        epoch, digest = SmallFiles(folder), ""
+        epoch.ledger.record_version(version=0, parent=None, weights_sha256="w", trained_digest="", num_trained=0)
+        for ordinal in range(4):
+            start(epoch, group(ordinal))
+        if last_word != "nothing":
+            epoch.record(EventKind.DROPPED, group(1), reason=last_word)
+        for version, ordinal in enumerate((0, 2, 3)):
+            digest = epoch.train(group(ordinal), version, digest)
+        checkpoint(folder.path, 3, digest, 6)
+        epoch.ledger.write_cursor({**CURSOR, "groups_issued": 4})
+        epoch.ledger.flush()
+        retired = retire(folder.path, RetentionConfig(payload_updates=1), 0, epoch.ledger, epoch.payloads, 3)
+        epoch.close()
+    assert retired.payloads_below == 1
+
+
+def test_retiring_step_by_step_keeps_the_same_books_as_retiring_at_once(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    checkpoint(path, 6, "kept for now", 12)
+    shutil.copytree(path, tmp_path / "once")
+    first = let_go(path, RetentionConfig(payload_updates=1, ledger_updates=1))
+    for folder in (path, tmp_path / "once"):
+        shutil.rmtree(folder / "checkpoints" / "v6")
+    second, once = (let_go(folder) for folder in (path, tmp_path / "once"))
+    assert (first.ledger_below, second.ledger_below) == (6, 8)
+    assert (second.trained_groups, second.totals) == (once.trained_groups, once.totals)
+    assert audit(path).balanced and audit(path).totals == audit(tmp_path / "once").totals
+
+
 def test_training_that_was_rolled_back_is_not_old(tmp_path: Path) -> None:
     def crash(epoch: SmallFiles) -> None:
         epoch.record(EventKind.ROLLED_BACK, group(9), 9, "restart")
