@@ -253,8 +253,8 @@ class LearnerDriver:
             "version_row", version, deadline_s=self._deadline_s, awaiting=f"hash of version {version}"
         )
         self.weights_sha256 = row["weights_sha256"]
-        if ticket is None and self._config.resume:
-            return  # it was on disk before the checkpoint of this version
+        if ticket is None and version > 0:
+            return  # a resumed lineage begins with a copy of the version's row
         made = {"parent": ticket.version if ticket else None, "num_trained": ticket.samples if ticket else 0}
         await self._buffer.call(
             "record_version",
