@@ -39,6 +39,8 @@ class StreamMachine(RuleBasedStateMachine):
         self.leases: dict[str, tuple[str, Unit, int]] = {}
         """slot -> (worker, unit, version that it was leased at)"""
         self.trained: dict[str, int] = {}
+        self.units: list[Unit] = []
+        """Everything leased in this life, attempts that are over too."""
 
     # -- what happens to slots ------------------------------------------------------------------
 
@@ -50,6 +52,7 @@ class StreamMachine(RuleBasedStateMachine):
             for sample in range(MEMBERS):  # a group is admitted whole
                 self.model.setdefault(f"{unit.slot.group}:{sample}", PENDING)
             self.model[slot], self.leases[slot] = LEASED, (worker, unit, self.store.buffer.version)
+            self.units.append(unit)
 
     @precondition(lambda self: LEASED in self.model.values())
     @rule(data=st.data())
@@ -59,13 +62,14 @@ class StreamMachine(RuleBasedStateMachine):
         self.store.deliver(unit, version)
         self.model[slot] = RECEIVED
 
-    @precondition(lambda self: self.leases)
+    @precondition(lambda self: self.units)
     @rule(data=st.data())
     def deliver_late(self, data: st.DataObject) -> None:
-        """An attempt that is over, or has arrived already, changes nothing."""
-        slot = data.draw(st.sampled_from(sorted(self.leases)))
-        if self.model.get(slot) != LEASED:
-            self.store.deliver(self.leases[slot][1], 0)
+        """An attempt that is over, or has arrived already, changes nothing, also while another one is on its way."""
+        unit = data.draw(st.sampled_from(self.units))
+        current = self.leases[str(unit.slot)][1]
+        if unit.attempt < current.attempt or self.model.get(str(unit.slot)) != LEASED:
+            self.store.deliver(unit, 0)
 
     @precondition(lambda self: RECEIVED in self.model.values())
     @rule(data=st.data(), reward=st.sampled_from([0.0, 1.0, None]))
@@ -156,7 +160,7 @@ class StreamMachine(RuleBasedStateMachine):
         for slot in [s for s in self.model if self._ordinal(s) >= self.store.tasks.cursor]:
             del self.model[slot]
         self.trained = {slot: version for slot, version in self.trained.items() if slot in kept}
-        self.leases = {}
+        self.leases, self.units = {}, []
 
     def _ordinal(self, slot: str) -> int:
         _, epoch, task, _ = slot.split(":")
