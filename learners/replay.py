@@ -63,7 +63,9 @@ class Replayed:
             differ, lost = found["differences"], found["left_out"]
             verdict = f"{len(differ)} stretches differ" if differ else f"all within {found['worst']:.1e} nats"
             lines += [f"{found['tokens']:,} log-probabilities of {found['trajectories']:,} trajectories: {verdict}"]
-            lines += [*differ[:3], *[f"{lost:,} trajectories of a rolled-back lineage were left out"] * bool(lost)]
+            lines += differ[:3]
+            if lost:
+                lines.append(f"{lost:,} trajectories of lineages that a resume rolled back were left out")
         return "\n".join(lines)
 
 
@@ -138,7 +140,8 @@ def _show(check: Any, version: int, learner: PolicyLearner) -> None:
 def _within(run: Path, stored: pa.Table, lineage: SurvivingLineage) -> list[str]:
     """Return the trajectories sampled by versions of this lineage alone, or by none that ever was.
 
-    After a resume, a version number above the checkpoint's means other weights than before it.
+    After a resume, a version number above the checkpoint's means other weights than before it. A payload whose
+    ledger row a kill prevented belongs to none.
     """
     events = read_stream(run / "ledger", "events", EVENTS)
     generated = events.filter(pc.equal(pc.cast(events["event"], "string"), "generated"))
@@ -147,7 +150,7 @@ def _within(run: Path, stored: pa.Table, lineage: SurvivingLineage) -> list[str]
     return [
         name
         for name, versions in zip(stored["id"].to_pylist(), stored["version_values"].to_pylist(), strict=True)
-        if all(lineage.made_in.get(version, newest) <= made_in[name] for version in versions)
+        if all(lineage.made_in.get(version, newest) <= made_in.get(name, -1) for version in versions)
     ]
 
 

@@ -46,7 +46,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def replay(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
-    code = launch.main(["replay", str(path), "--json"])
+    code = launch.main(["replay", str(path), "--verify-generation", "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -57,6 +57,9 @@ def test_a_run_with_drops_a_dead_worker_and_a_resume_is_replayed(disturbed: Run,
     assert happened.keys() >= {"stale", "worker_lost", "restart"}, f"{happened}: the test proved nothing"
     code, result = replay(disturbed.path, capsys)
     assert (code, result["versions"], result["differences"]) == (0, 27, [])
+    found = result["generation"]
+    assert found["tokens"] > 0 and found["differences"] == [] and found["worst"] <= 1e-5
+    assert found["left_out"] > 0, "nothing was sampled by versions that the resume rolled back"
 
 
 def altered(run: Run, folder: Path, stream: str, column: str, change: Callable[[NDArray[Any]], None]) -> Path:
@@ -75,13 +78,13 @@ def altered(run: Run, folder: Path, stream: str, column: str, change: Callable[[
 
 
 def one_that_moved_the_weights(run: Run) -> str:
-    """Return a trajectory of the surviving lineage with another reward than one of its siblings."""
+    """Return a trajectory of the surviving lineage that is better than one of its siblings, and none better."""
     scores = {row["id"]: row["value"] for row in run.sql("SELECT trajectory_id AS id, value FROM scores")}
     for batch in SurvivingLineage.load(run.path).batches:
         for name in batch:
             siblings = [other for other in batch if Slot.parse(slot_of(other)).group == Slot.parse(slot_of(name)).group]
             if len({scores[other] for other in siblings}) > 1:
-                return name
+                return max(siblings, key=scores.__getitem__)
     raise AssertionError("no group has a spread of rewards")
 
 
