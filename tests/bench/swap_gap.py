@@ -2,8 +2,9 @@
 
     python -m tests.bench.swap_gap [--swaps 40]
 
-The quickstart's model and slots, one thread; weights come through shared memory as in a run, every tenth step. The gap
-is a whole step with its swap (look, copy, load), in units of the median step without one: 2 is one extra step.
+The quickstart's model and slots, one thread, prompts in groups of 8; weights come through shared memory as in a run,
+every tenth step. The pause is the swap alone (look, copy, load); the gap is the swap and the step after it, which
+prefills queued prompts again. Both in units of the median step without a swap.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ async def measure(swaps: int) -> dict[str, float]:
     weights = {name: w.detach().clone() for name, w in engine._network.named_weights().items()}  # type: ignore[attr-defined]
     publisher = SharedMemoryPublisher(f"headrace-gap-{os.getpid()}", Layout.of(weights), epoch=1)
     receiver = publisher.receiver(1)()
-    prompt = tuple(encode(tokenizer, "12+34="))
     sampling = Sampling(max_completion_length=50)
     # Three requests per slot and swap: none ever idles.
     for at in range(3 * slots * max(swaps, 10)):
+        prompt = tuple(encode(tokenizer, f"{at // 8}+34="))
         engine.submit(Request(id=str(at), tokens=prompt, sampling=sampling, key=at))
-    plain, swapped = [], []
+    plain, swapped, pauses = [], [], []
     for step in range(EVERY * (swaps + 1)):
         swap = step % EVERY == EVERY - 1
         if swap:
@@ -55,6 +56,7 @@ async def measure(swaps: int) -> dict[str, float]:
         began = time.perf_counter()
         if receiver.poll() is not None:
             engine.load_weights(*receiver.take())
+            pauses.append(time.perf_counter() - began)
         await engine.step()
         (swapped if swap else plain).append(time.perf_counter() - began)
         assert engine.busy
@@ -63,7 +65,9 @@ async def measure(swaps: int) -> dict[str, float]:
     usual = statistics.median(plain[EVERY:])
     return {
         "step_ms": round(1e3 * usual, 2),
-        "step_with_swap_ms": round(1e3 * statistics.median(swapped[1:]), 2),
+        "swap_ms": round(1e3 * statistics.median(pauses[1:]), 2),
+        "median_pause_in_steps": round(statistics.median(pauses[1:]) / usual, 2),
+        "largest_pause_in_steps": round(max(pauses[1:]) / usual, 2),
         "median_gap_in_steps": round(statistics.median(swapped[1:]) / usual, 2),
         "largest_gap_in_steps": round(max(swapped[1:]) / usual, 2),
         "largest_plain_step_in_steps": round(max(plain[EVERY:]) / usual, 2),
