@@ -23,6 +23,8 @@ from learners.models.load import weight_files
 
 __all__ = ["check_options", "engine_arguments", "start"]
 
+PREFILL_TOKENS = 4096
+"""Of one step on CPUs; vLLM itself would take 2048 or more, by the machine."""
 CPU_CACHE_BYTES = 1 << 30
 
 ENVIRONMENT = {
@@ -97,6 +99,9 @@ def engine_arguments(
     usual: dict[str, Any] = {"enforce_eager": on_cpu, "disable_log_stats": True, "use_tqdm_on_load": False}
     if on_cpu:
         usual["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+        # A prompt that is prefilled in parts would rewind its generator, which CPU generators cannot (vLLM 0.32).
+        usual["enable_chunked_prefill"] = False
+        usual["max_num_batched_tokens"] = max(PREFILL_TOKENS, context_length + 1)
     return {**ours, **usual, **options}
 
 

@@ -139,6 +139,12 @@ def test_requests_of_one_step_draw_alike_whatever_the_engine_did_before() -> Non
     assert first.tokens.tolist() == later.tokens.tolist()
 
 
+def test_more_prompts_than_one_step_takes_are_prefilled_whole() -> None:
+    """In parts, vLLM 0.32 would rewind the generators of their requests, which CPU generators refuse."""
+    requests = [request(f"{i}", f"{i}+" + "12+34=" * 37, key=i) for i in range(48)]
+    assert len(generate(vllm_engine(), requests)) == 48
+
+
 def test_check_names_what_to_install_where_vllm_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
