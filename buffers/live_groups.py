@@ -140,8 +140,7 @@ class LiveGroups:
 
     def fail(self, slot: Slot, attempt: int, reason: str, retry: bool) -> None:
         """A worker could not produce this attempt."""
-        member = self._member(slot)
-        if member and member.state is MemberState.LEASED and member.attempt == attempt:
+        if member := self._leased(slot, attempt):
             if retry and attempt + 1 < self._config.max_attempts:
                 self._again(member, reason)
             else:
