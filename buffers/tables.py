@@ -16,7 +16,7 @@ from configs.errors import DataError
 
 __all__ = ["EVENTS", "PAIRS", "SCHEMAS", "SCHEMA_VERSION", "SCORES", "TRAJECTORY", "VERSIONS", "upgrade"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"headrace.schema_version"
 
 STRING, INT32, INT64, FLOAT32, FLOAT64, BOOL = (
@@ -86,6 +86,8 @@ TRAJECTORY = _schema(
         ("truncated", pa.list_(BOOL)),  # [T]
         ("recurrent_state", pa.large_binary()),  # before the first step
         ("captions", pa.list_(STRING)),  # [T]
+        ("final_observations", pa.large_binary()),  # [truncated steps, ...] what followed each of them; since version 2
+        ("caption_counts", pa.list_(INT32)),  # [T] occurrences in the episode so far; since version 2
     ],
 )
 

@@ -23,6 +23,8 @@ __all__ = [
     "RunError",
     "StaleEpoch",
     "nearest",
+    "one_of",
+    "require",
 ]
 
 
@@ -60,3 +62,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"; did you mean {match[0]!r}?" if match else ";"
     return f"{hint} known: {', '.join(names)}"
+
+
+def require(condition: bool, key: str, value: object, rule: str, remedy: str) -> None:
+    """Raise the ConfigError that names a key, its value, the rule it breaks and what to do."""
+    if not condition:
+        raise ConfigError(f"{key} is {value!r}; it must {rule}; {remedy}")
+
+
+def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise the ConfigError of a value that is none of those allowed."""
+    require(value in allowed, key, value, f"be one of {', '.join(allowed)}", "choose one of them")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from configs.schema import RunConfig, require
+from configs.errors import require
+from configs.schema import RunConfig
 
 __all__ = ["check_rules"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from configs.errors import ConfigError
+from configs.decision import ActorCriticConfig, EnvironmentConfig, IntrinsicConfig
+from configs.errors import one_of, require
 
 __all__ = [
     "BatchConfig",
@@ -31,16 +32,6 @@ __all__ = [
 ]
 
 Component = dict[str, Any]
-
-
-def require(condition: bool, key: str, value: object, rule: str, remedy: str) -> None:
-    """Raise the ConfigError that names a key, its value, the rule it breaks and what to do."""
-    if not condition:
-        raise ConfigError(f"{key} is {value!r}; it must {rule}; {remedy}")
-
-
-def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    require(value in allowed, key, value, f"be one of {', '.join(allowed)}", "choose one of them")
 
 
 @dataclass(kw_only=True)
@@ -267,6 +258,8 @@ class LearnerConfig:
     """padded (rows of about equal length) | varlen (one row of all, in blocks on a GPU) | auto: varlen on a GPU."""
     logits_chunk: int = 8192
     """Token positions whose logits exist at a time."""
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    """Of decision policies: returns, values, entropy, normalisers."""
     max_nonfinite_updates: int = 5
     """Skipped updates in a row before the run stops."""
     threads: int = 1
@@ -408,6 +401,16 @@ class RunConfig:
     engines: dict[str, Component] = field(default_factory=dict)
     """Options of each engine by its name; those of `engine` are used. vllm: any argument of AsyncEngineArgs."""
     resume: bool = False
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    """What a decision policy acts in; without a backend the run trains a language policy."""
+    policy: Component = field(default_factory=lambda: {"target": "mlp"})
+    """Network of a decision policy."""
+    intrinsic: str = "none"
+    """none | counts | rnd | similarity | retrieval | classification | ranking | "module:Class" of your own"""
+    intrinsics: dict[str, Component] = field(default_factory=dict)
+    """Options of each intrinsic reward by its name; those of `intrinsic` are used."""
+    exploration: IntrinsicConfig = field(default_factory=IntrinsicConfig)
+    """How intrinsic rewards are learned and combined with the environment's."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(architecture={"model_type": "qwen3"}))
     tasks: TasksConfig = field(default_factory=TasksConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -436,3 +439,16 @@ class RunConfig:
             "set max_staleness=0, or mode=async",
         )
         require(self.updates >= 1, "updates", self.updates, "be >= 1", "a smoke test takes 3")
+        if self.is_decision:
+            # A fragment is the unit of the stream: a group of one.
+            self.batch = BatchConfig(prompts_per_update=self.environment.fragments_per_update, num_generations=1)
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether the policy acts in environments."""
+        return bool(self.environment.backend)
+
+    @property
+    def headline(self) -> str:
+        """Name of the evaluation's figure that says how good a policy is."""
+        return "return_mean" if self.is_decision else "accuracy"

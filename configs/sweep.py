@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from configs.errors import ConfigError, nearest
+from configs.errors import ConfigError, nearest, require
 from configs.load import load_config
-from configs.schema import RunConfig, require
+from configs.schema import RunConfig
 
 __all__ = ["Planned", "Sweep", "load_sweep"]
 

@@ -1,7 +1,7 @@
 """A circuit breaker: a service that keeps failing is left alone, then probed by a single call.
 
-    closed --`failures` failed calls in a row--> open --`reset_s` later--> half-open (one probe)
-       ^------------------ success ------------------------------------------'  | failure: open
+closed --`failures` failed calls in a row--> open --`reset_s` later--> half-open (one probe)
+   ^------------------ success ------------------------------------------'  | failure: open
 """
 
 from __future__ import annotations

@@ -79,9 +79,7 @@ class Publisher(Protocol):
         ...
 
 
-def build(
-    section: PublishConfig, *, name: str, layout: Layout, epoch: int, world: World | None = None
-) -> Publisher:
+def build(section: PublishConfig, *, name: str, layout: Layout, epoch: int, world: World | None = None) -> Publisher:
     """Build the configured publisher.
 
     Args:

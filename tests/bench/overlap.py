@@ -51,20 +51,32 @@ def measure(updates: int, staleness: int, policy: tuple[str, str]) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         assert launch.main(words(folder, updates, staleness, policy)) == 0
         run = Path(folder) / "bench"
-        (span,) = query(run, f"""
+        (span,) = query(
+            run,
+            f"""
             SELECT max(time) - min(time) AS wall, count(*) - 1 AS updates FROM versions WHERE version >= {SKIPPED}
-        """).to_pylist()
-        (work,) = query(run, f"""
+        """,
+        ).to_pylist()
+        (work,) = query(
+            run,
+            f"""
             SELECT sum(t.num_sampled) AS tokens, avg(t.num_sampled) AS length, count(*) AS samples
             FROM events e JOIN trajectories t ON t.id = e.id WHERE e.event = 'trained' AND e.version >= {SKIPPED}
-        """).to_pylist()
-        (stale,) = query(run, """
+        """,
+        ).to_pylist()
+        (stale,) = query(
+            run,
+            """
             SELECT count(*) AS samples, avg(t.num_sampled) AS length
             FROM events e JOIN trajectories t ON t.id = e.id WHERE e.event = 'dropped' AND e.reason = 'stale'
-        """).to_pylist()
-        (busy,) = query(run, f"""
+        """,
+        ).to_pylist()
+        (busy,) = query(
+            run,
+            f"""
             SELECT sum(value) AS seconds FROM metrics WHERE name = 'time/update' AND "update" > {SKIPPED}
-        """).to_pylist()
+        """,
+        ).to_pylist()
         observed = json.loads((run / "summary.json").read_text())["staleness"]
     generation = float(work["tokens"]) * TICK_S / SLOTS
     learning = busy["seconds"]

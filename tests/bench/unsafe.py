@@ -1,8 +1,8 @@
 """Components whose construction turns safety off in their process, to measure what it costs.
 
-    sampler   the buffer's process: ledger and payloads are not written
-    loss      the learner's process: weights are neither hashed nor given a checksum
-    engine    the worker's process: checksums of weights are not compared
+sampler   the buffer's process: ledger and payloads are not written
+loss      the learner's process: weights are neither hashed nor given a checksum
+engine    the worker's process: checksums of weights are not compared
 """
 
 from __future__ import annotations

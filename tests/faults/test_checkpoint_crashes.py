@@ -99,4 +99,3 @@ def test_a_crash_at_any_call_leaves_whole_checkpoints_only(
         assert newest(root) is not None and load_checkpoint(root / "v00000002").progress.version == 2
         shutil.rmtree(root.parent)
     assert crash_at > 20
-

@@ -1,0 +1,1 @@
+"""What decision policies act in: backends, captioners, presets."""

@@ -1,0 +1,1 @@
+"""Networks of decision policies and their action distributions."""

@@ -1,0 +1,1 @@
+"""Rewards that are learned online from what agents just did."""
