@@ -25,7 +25,7 @@ from buffers.records.retention import retire
 from buffers.recovery import Recovered, recover
 from buffers.samplers import SAMPLERS
 from buffers.schema import TRAJECTORY
-from buffers.scores import INTRINSIC
+from buffers.scores import ENVIRONMENT, component_names
 from buffers.segments import SegmentWriter
 from buffers.staleness import age
 from buffers.stream import Batch, StreamBuffer
@@ -249,7 +249,7 @@ def build(
     )
     recovered.replay_into(buffer, ledger, tasks)
     changed = asyncio.Event()
-    components = [*config.rewards.components, *([INTRINSIC] if config.intrinsic != "none" else [])]
+    components = [name for name in component_names(config) if name != ENVIRONMENT]  # that one needs no server
     pools = {name: HandleSet(name) for name in ("rollout", *(f"reward.{c}" for c in components))}
     scorer = make_scorer({c: pools[f"reward.{c}"] for c in components})
     intake = Intake(

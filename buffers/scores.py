@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from buffers.trajectory import Span
+from configs.schema import RunConfig
 
-__all__ = ["ENVIRONMENT", "INTRINSIC", "Sample", "Score", "ScoreStatus", "valid_vector"]
+__all__ = ["ENVIRONMENT", "INTRINSIC", "Sample", "Score", "ScoreStatus", "component_names", "valid_vector"]
 
 ENVIRONMENT = "environment"
 """Component that every decision run has: the return of a fragment."""
@@ -82,6 +83,12 @@ class Score:
     def invalid(cls, status: ScoreStatus, detail: str, **fields: Any) -> Score:
         """Return a score without a value."""
         return cls(status=status, detail=detail, **fields)
+
+
+def component_names(config: RunConfig) -> list[str]:
+    """Return the components that score every trained trajectory of a run."""
+    own = [ENVIRONMENT] * config.is_decision + [INTRINSIC] * (config.intrinsic != "none")
+    return [*config.rewards.components, *own]
 
 
 def valid_vector(score: Score | None) -> tuple[float, ...] | None:
