@@ -112,7 +112,7 @@ async def test_training_is_not_recorded_while_the_disk_has_not_taken_the_scores(
 
     service = BatchScoring(graph(scorer), payloads=scene.buffer.payloads, log=SlowLog())
     await service.scored(batch, 5.0)
-    with pytest.raises(DeadlineExceeded, match="scores of batch 0 are not on disk within 0.01 s"):
+    with pytest.raises(DeadlineExceeded, match=r"scores of batch 0 are not on disk within 0\.01 s"):
         await service.stored(0, 0.01)
     with pytest.raises(DeadlineExceeded):  # a call that is delivered twice waits as well
         await service.stored(0, 0.01)
