@@ -111,7 +111,9 @@ def make_parts(config: RunConfig) -> Parts:
     """Say how the parts of a configuration are made."""
     tasks, seed, sections = config.tasks, config.seed, config.rewards.components
     return Parts(
-        tasks=Deferred("actors.tasks:training_stream", (tasks, seed)),
+        tasks=Deferred("actors.tasks.lanes:lane_stream", (config.environment, seed))
+        if config.is_decision
+        else Deferred("actors.tasks:training_stream", (tasks, seed)),
         held_out=Deferred("actors.tasks:held_out_tasks", (tasks, seed, config.eval.tasks)),
         examples=Deferred("actors.tasks:warm_start_examples", (tasks, seed, config.warm_start.examples)),
         graph=Deferred("rewards:build", (config.rewards,)),
@@ -127,6 +129,7 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     path, rollout, learner = folder.path.resolve(), config.rollout, config.learner
     model = Path(config.model.path).resolve() if config.model.path else path / "model"
     parts = make_parts(config)
+    describe = Deferred("actors.environments:describe", (config.environment,))
     address = free_address() if learner.ranks > 1 else ""
 
     def worker_pool(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
@@ -148,15 +151,18 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
         ), section.replicas  # fmt: skip
 
     rank = MemberSpec(
-        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples)),
+        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples, describe)),
         indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus,
     )  # fmt: skip
     evaluator = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
+    evaluates = config.eval.tasks
+    if config.is_decision:
+        evaluator, evaluates = Deferred("actors.evaluate_lanes:build", (config,)), config.environment.eval_episodes
     return Plan(
         learners=(rank, learner.ranks),
         buffer=buffer_pool,
         rewards=tuple(map(reward_pool, config.rewards.components)),
-        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.eval.tasks else None,
+        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if evaluates else None,
         workers=worker_pool,
     )
 

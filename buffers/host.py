@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from buffers.affinity import ByLane
 from buffers.batch_metrics import batch_metrics
 from buffers.filters import FILTERS
 from buffers.intake import Intake, Scorer
@@ -235,6 +236,7 @@ def build(
         clock=machine.clock,
         version=version,
         trained_groups=recovered.trained_groups,
+        affinity=ByLane(config.environment.lanes) if config.is_decision else None,
     )
     recovered.replay_into(buffer, ledger, tasks)
     changed = asyncio.Event()
