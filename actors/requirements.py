@@ -35,9 +35,10 @@ def _lanes(config: RunConfig) -> Iterator[Requirement]:
     yield Requirement(subject="environment", text=text)
     bound = (config.max_staleness + 1) * section.fragments_per_update
     idle = bound < section.lanes
+    text = f"{section.lanes} lanes over {config.rollout.workers} worker(s)"
     yield Requirement(
         subject="lanes",
-        text=f"{section.lanes} lanes over {config.rollout.workers} worker(s), {section.fragment_length} steps a fragment",
+        text=f"{text}, {section.fragment_length} steps a fragment",
         status="WARN" if idle else "OK",
         remedy=f"only {bound} fragments may be in flight: lower environment.lanes or raise max_staleness"
         if idle

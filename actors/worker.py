@@ -205,9 +205,12 @@ def build(
       receivers: factories by seat; beyond their number they are all alike.
     """
     torch.set_num_threads(config.rollout.threads)
-    rollouts: Generating = (
-        build_lane_rollouts(config)
-        if config.is_decision
-        else build_rollouts(config, model_folder, temperature=config.rollout.temperature)
-    )
-    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=config.rollout.message_samples)
+    rollouts: Generating
+    if config.is_decision:
+        rollouts, section = build_lane_rollouts(config), config.environment
+        # Lanes keep step, so that the fragments of a half are full together.
+        message = max(1, section.lanes // (config.rollout.workers * section.halves))
+    else:
+        rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
+        message = config.rollout.message_samples
+    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=message)

@@ -53,8 +53,9 @@ def _intrinsic(config: RunConfig, run_folder: Path, spec: Deferred) -> Iterator[
         pool="reward.intrinsic", factory=Deferred("rewards.intrinsic.member:build", (config, spec)),
         members=section.replicas, attached_to=("buffer", "intrinsic_learner"),
     )  # fmt: skip
+    learner = Deferred("rewards.intrinsic.learner_member:build", (config, run_folder, spec))
     yield Pool(
-        pool="intrinsic_learner", factory=Deferred("rewards.intrinsic.learner_member:build", (config, run_folder, spec)),
+        pool="intrinsic_learner", factory=learner,
         members=1, max_members=1, attached_to=("reward.intrinsic",),
     )  # fmt: skip
     yield Pool(
