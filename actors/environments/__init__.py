@@ -21,6 +21,7 @@ ENVIRONMENTS = {
 CAPTIONS = {
     "none": "actors.environments.captions:no_captions",
     "info": "actors.environments.captions:InfoCaptions",
+    "minigrid": "actors.environments.minigrid:MiniGridCaptions",
     "nethack": "actors.environments.nethack:NetHackCaptions",
 }
 
