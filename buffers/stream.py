@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -21,9 +21,10 @@ from buffers.affinity import Affinity, Anywhere
 from buffers.filters import Filter
 from buffers.groups import Group, Member, MemberState, Row
 from buffers.ledger import Event, EventKind, Ledger
-from buffers.live_groups import LiveGroups
+from buffers.live_groups import LiveGroups, Verdict
 from buffers.samplers import BufferView, Sampler
 from buffers.schema import with_rewards
+from buffers.scores import INTRINSIC, Score, valid_vector
 from buffers.staleness import age, can_wait
 from buffers.trajectory import Task, Unit
 from configs.errors import RunError
@@ -58,10 +59,22 @@ class Batch:
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     """In the order of identity."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By trajectory id, of what is scored when it is read; the others keep what they got at arrival."""
+    scoring_s: float = 0.0
+    """Seconds that these verdicts took."""
 
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]
+
+    def reward(self, row: Row) -> float | None:
+        """Return the total reward that a row is trained with; None where it is invalid."""
+        return self.verdicts[row.id].total if row.id in self.verdicts else row.reward
+
+    def scores(self, row: Row) -> Mapping[str, Score]:
+        """Return the scores of all components, unweighted."""
+        return self.verdicts[row.id].scores if row.id in self.verdicts else row.scores
 
 
 class StreamBuffer(LiveGroups):
@@ -195,8 +208,9 @@ class StreamBuffer(LiveGroups):
         return Batch(version=self.version, groups=tuple(chosen), rows=rows)
 
     def table(self, batch: Batch) -> pa.Table:
-        """Return the batch as the learner reads it: trajectory columns, `reward`, `reward_valid`."""
-        return with_rewards(self.payloads.gather(batch.rows), [row.reward for row in batch.rows])
+        """Return the batch as the learner reads it, see `with_rewards`."""
+        intrinsic = [valid_vector(batch.scores(row).get(INTRINSIC)) for row in batch.rows]
+        return with_rewards(self.payloads.gather(batch.rows), [batch.reward(row) for row in batch.rows], intrinsic)
 
     def batched(self, batch: Batch) -> None:
         """The learner took the batch."""
