@@ -20,6 +20,7 @@ TABLES = {
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
     "combines": "rewards:COMBINES",
+    "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
