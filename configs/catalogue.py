@@ -17,6 +17,7 @@ TABLES = {
     "programs": "actors.programs:PROGRAMS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
+    "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
