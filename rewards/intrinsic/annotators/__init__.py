@@ -15,12 +15,14 @@ from __future__ import annotations
 from typing import cast
 
 from configs.decision import AnnotationConfig
+from configs.errors import require
 from configs.registry import construct
 from rewards.intrinsic.labels import Annotator
 
 __all__ = ["ANNOTATORS", "build_annotator"]
 
 ANNOTATORS = {
+    "endpoint": "rewards.intrinsic.annotators.endpoint:Endpoint",
     "scripted": "rewards.intrinsic.annotators.scripted:Scripted",
 }
 
@@ -31,5 +33,9 @@ def build_annotator(section: AnnotationConfig, seed: int) -> Annotator:
     Raises:
       ConfigError: an unknown target or argument, or the annotator refused a value.
     """
+    deadline_s = section.deadline_s
+    require(deadline_s > 0, "exploration.annotation.deadline_s", deadline_s, "be > 0", "60 suits a language model")
+    # A tenth is left for the way back: a label that comes after its caller has gone is lost with its whole batch.
+    own_s = 0.9 * deadline_s
     place = "exploration.annotation.annotator"
-    return cast(Annotator, construct(ANNOTATORS, section.annotator, place, deadline_s=section.deadline_s, seed=seed))
+    return cast(Annotator, construct(ANNOTATORS, section.annotator, place, deadline_s=own_s, seed=seed))

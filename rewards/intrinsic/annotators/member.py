@@ -15,8 +15,6 @@ from rewards.intrinsic.labels import Annotator, Item, Label
 
 __all__ = ["AnnotatorMember", "build"]
 
-GRACE_S = 1.0
-"""That an annotator may take beyond its deadline to hand in what it has."""
 DETAIL_CHARACTERS = 500
 
 
@@ -29,7 +27,7 @@ class AnnotatorMember:
         self._latency_s = 0.0
 
     async def annotate(self, items: Sequence[Item]) -> list[Label]:
-        """Return one label per item, in order, at most a second after the deadline.
+        """Return one label per item, in order, within `deadline_s`.
 
         Raises:
           RunError: the annotator says that its settings are wrong; asking again would not help.
@@ -59,7 +57,7 @@ class AnnotatorMember:
     async def _labels(self, items: list[Item]) -> list[Label]:
         task = asyncio.ensure_future(self._annotator.annotate(items))
         try:
-            await asyncio.wait({task}, timeout=self._deadline_s + GRACE_S)
+            await asyncio.wait({task}, timeout=self._deadline_s)
         finally:
             task.cancel()
         if not task.done():
@@ -81,12 +79,12 @@ class AnnotatorMember:
 
 
 async def build(section: AnnotationConfig, name: str, seed: int) -> AnnotatorMember:
-    """Build a member inside its own process.
+    """Build a member inside its own process; its calls last a little less than `section.deadline_s`.
 
     Raises:
       ConfigError: the section names no usable annotator.
     """
-    return AnnotatorMember(name, build_annotator(section, seed), section.deadline_s)
+    return AnnotatorMember(name, build_annotator(section, seed), 0.95 * section.deadline_s)
 
 
 def _all(items: Sequence[Item], status: ScoreStatus, detail: str) -> list[Label]:
