@@ -19,6 +19,7 @@ TABLES = {
     "captions": "actors.environments:CAPTIONS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
+    "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
     "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
