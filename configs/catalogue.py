@@ -15,9 +15,13 @@ __all__ = ["TABLES", "show_catalogue"]
 TABLES = {
     "tasks": "actors.tasks:TASKS",
     "programs": "actors.programs:PROGRAMS",
+    "environments": "actors.environments:ENVIRONMENTS",
+    "captions": "actors.environments:CAPTIONS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
+    "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
+    "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",

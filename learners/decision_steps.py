@@ -96,9 +96,7 @@ class DecisionSteps:
                 target=None if self.target is None else self.target(batch)[0],
             )
 
-    def _backward(
-        self, batch: DecisionBatch, rows: Sequence[int], targets: Targets | None
-    ) -> tuple[Metrics, Targets]:
+    def _backward(self, batch: DecisionBatch, rows: Sequence[int], targets: Targets | None) -> tuple[Metrics, Targets]:
         """Add up the gradients of a step over its parts and the ranks.
 
         Args:

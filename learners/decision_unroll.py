@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from learners.decision_batch import DecisionBatch
-from learners.models.decision.base import DecisionNetwork
 
 __all__ = ["Outputs", "Unroll"]
 
