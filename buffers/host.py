@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from buffers.affinity import ByLane
 from buffers.batch_metrics import batch_metrics
 from buffers.batch_scoring import BatchScorer, BatchScoring
 from buffers.filters import FILTERS
@@ -246,6 +247,7 @@ def build(
         clock=machine.clock,
         version=version,
         trained_groups=recovered.trained_groups,
+        affinity=ByLane(config.environment.lanes) if config.is_decision else None,
     )
     recovered.replay_into(buffer, ledger, tasks)
     changed = asyncio.Event()

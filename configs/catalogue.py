@@ -15,13 +15,19 @@ __all__ = ["TABLES", "show_catalogue"]
 TABLES = {
     "tasks": "actors.tasks:TASKS",
     "programs": "actors.programs:PROGRAMS",
+    "environments": "actors.environments:ENVIRONMENTS",
+    "captions": "actors.environments:CAPTIONS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
+    "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
+    "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
     "losses": "learners.losses:LOSSES",
+    "policies": "learners.models.decision:POLICIES",
+    "returns": "learners.returns:RETURNS",
     "publishers": "learners.publish:PUBLISHERS",
 }
 """Kind of component -> "module:TABLE"; imported when they are listed."""
