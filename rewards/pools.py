@@ -58,7 +58,9 @@ def _intrinsic(config: RunConfig, run_folder: Path, spec: Deferred) -> Iterator[
         pool="intrinsic_learner", factory=learner,
         members=1, max_members=1, attached_to=("reward.intrinsic",),
     )  # fmt: skip
+    asked = section.annotation
+    annotator = Deferred("rewards.intrinsic.annotators.member:build", (asked, "annotator", config.seed))
     yield Pool(
-        pool="annotator", factory=Deferred("rewards.intrinsic.annotators.member:build", (section.annotation, "annotator", config.seed)),
-        members=section.annotation.annotators, attached_to=("intrinsic_learner",),
+        pool="annotator", factory=annotator,
+        members=asked.annotators, attached_to=("intrinsic_learner",),
     )  # fmt: skip
