@@ -61,8 +61,8 @@ class Batch:
     """In the order of identity."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """By trajectory id, of what is scored when it is read; the others keep what they got at arrival."""
-    scoring_s: float = 0.0
-    """Seconds that these verdicts took."""
+    scoring_s: Mapping[str, float] = field(default_factory=dict)
+    """Component -> seconds that it took for these verdicts, at most."""
 
     @property
     def ids(self) -> list[str]:
