@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,19 +102,24 @@ def test_similarity_takes_the_nearest_goal_and_nothing_below_the_threshold():
     assert model.score(["PICK up the key!"]) == pytest.approx(1.0)
 
 
+def with_prior(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of values beside a start that weighs 1e-4: as if so much of (mean 0, variance 1) was seen."""
+    weights = np.array([1e-4, *[1.0] * len(values)])
+    everything = np.concatenate([np.zeros_like(values[:1]), values])
+    mean = np.average(everything, axis=0, weights=weights)
+    variance = np.average((everything - mean) ** 2, axis=0, weights=weights) + 1e-4 / weights.sum()
+    return mean, np.sqrt(variance)
+
+
 @pytest.mark.parametrize("sizes", [[5], [1, 4], [3, 3, 7, 1]])
 def test_moments_merged_in_parts_equal_those_of_the_whole(sizes: Sequence[int]):
     values = np.random.default_rng(0).normal(3.0, 2.0, (sum(sizes), 4))
     merged = Moments()
     for part in np.split(values, np.cumsum(sizes)[:-1]):
         merged = merged.merge(part)
-    # The start weighs 1e-4: as if so much of (mean 0, variance 1) had been seen.
-    weights = np.array([1e-4, *[1.0] * len(values)])
-    everything = np.vstack([np.zeros(4), values])
-    mean = np.average(everything, axis=0, weights=weights)
-    variance = np.average((everything - mean) ** 2, axis=0, weights=weights) + 1e-4 / weights.sum()
+    mean, deviation = with_prior(values)
     np.testing.assert_allclose(merged.mean, mean, rtol=1e-10)
-    np.testing.assert_allclose(merged.variance, variance, rtol=1e-10)
+    np.testing.assert_allclose(merged.variance, deviation**2, rtol=1e-10)
 
 
 def test_moments_count_occurrences():
@@ -126,7 +132,7 @@ def test_moments_count_occurrences():
 def ranked(threshold: float = -0.5) -> Ranking:
     model = Ranking(steps=4, threshold=threshold, seed=3)
     texts = [f"caption {i}" for i in range(12)]
-    pairs = [((a, b), 1.0) for a, b in zip(texts, texts[1:], strict=False)]
+    pairs = [((a, b), 1.0) for a, b in pairwise(texts)]
     model.update(Evidence(labels=pairs, captions=dict(zip(texts, range(1, 13), strict=True))))
     return model
 
@@ -134,8 +140,8 @@ def ranked(threshold: float = -0.5) -> Ranking:
 def test_ranking_really_uses_the_normalised_value():
     model, texts = ranked(), [f"caption {i}" for i in range(12)]
     raw = model.values(texts)
-    occurrences = np.repeat(raw, range(1, 13))
-    z = (raw - occurrences.mean()) / occurrences.std()
+    mean, deviation = with_prior(np.repeat(raw, range(1, 13)))
+    z = (raw - mean) / deviation
     expected = [value if value > -0.5 else 0.0 for value in z]
     np.testing.assert_allclose(model.score(texts), expected, rtol=1e-3, atol=1e-3)
     assert np.abs(model.score(texts) - raw).max() > 0.1, "raw and normalised differ, so the test can tell them apart"
