@@ -41,6 +41,10 @@ class Sample:
     user: str = ""
     tokens: tuple[int, ...] = ()
     """All tokens; filled only for components whose `needs` contains "tokens"."""
+    captions: tuple[str, ...] = ()
+    """[T] what each step of a fragment led to, or the completion of a text; only with "captions" in `needs`."""
+    observations: bytes = b""
+    """[T + 1, ...] of a fragment, see `EnvironmentSpec.decode`; only with "observations" in `needs`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ TABLES = {
     "rewards": "rewards:REWARDS",
     "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
+    "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
