@@ -15,6 +15,8 @@ __all__ = ["TABLES", "show_catalogue"]
 TABLES = {
     "tasks": "actors.tasks:TASKS",
     "programs": "actors.programs:PROGRAMS",
+    "environments": "actors.environments:ENVIRONMENTS",
+    "captions": "actors.environments:CAPTIONS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
     "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
@@ -24,6 +26,9 @@ TABLES = {
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
     "losses": "learners.losses:LOSSES",
+    "policies": "learners.models.decision:POLICIES",
+    "cores": "learners.models.decision.cores:CORES",
+    "returns": "learners.returns:RETURNS",
     "publishers": "learners.publish:PUBLISHERS",
 }
 """Kind of component -> "module:TABLE"; imported when they are listed."""
