@@ -15,6 +15,8 @@ __all__ = ["TABLES", "show_catalogue"]
 TABLES = {
     "tasks": "actors.tasks:TASKS",
     "programs": "actors.programs:PROGRAMS",
+    "environments": "actors.environments:ENVIRONMENTS",
+    "captions": "actors.environments:CAPTIONS",
     "engines": "actors.engines:ENGINES",
     "rewards": "rewards:REWARDS",
     "combines": "rewards:COMBINES",

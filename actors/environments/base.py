@@ -10,9 +10,9 @@ holds its first observation, and what the ended one last showed is in `Steps.fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Steps:
     """One step of L places, in the order they were asked for."""
 
     rewards: NDArray[np.float32]
-    """[L]"""
+    """[L] NaN where the environment raised."""
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     """[L]"""
@@ -83,15 +83,24 @@ class Lanes(Protocol):
 
 
 class Captioner(Protocol):
-    """Turns steps into text, for backends without captions of their own."""
+    """Turns steps into text."""
+
+    needs: frozenset[str]
+    """Names of the observations it reads."""
 
     def __call__(
-        self, before: Observations, actions: NDArray[np.float32], after: Observations, ended: NDArray[np.bool_]
+        self,
+        before: Observations,
+        actions: NDArray[np.float32],
+        after: Observations,
+        ended: NDArray[np.bool_],
+        infos: Sequence[Mapping[str, Any]],
     ) -> list[str]:
-        """Return L texts.
+        """Return L texts; "" says nothing.
 
         Args:
           before, after: [L, *shape] observations around the step; `after` of an ended episode is its last one.
           ended: [L] the episode ended with this step.
+          infos: L of what the environment said beside, its texts (a mission) included.
         """
         ...

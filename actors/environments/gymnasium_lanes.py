@@ -1,0 +1,154 @@
+"""Gymnasium environments of one worker, stepped one after the other in its process.
+
+Dimensions: L places of one call, A action columns.
+
+Environments run in this thread: one that hangs hangs its worker, whom the supervisor's deadline then replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.environments.base import Captioner, Steps
+from actors.environments.gymnasium_instance import make_instance
+from actors.environments.spaces import SOLE, action_decoder, action_spec, observation_specs
+from buffers.environment_spec import EnvironmentSpec, Observations
+from configs.errors import RunError
+from configs.registry import Section
+
+__all__ = ["GymnasiumLanes"]
+
+Instance: TypeAlias = "gymnasium.Env[Any, Any]"
+WHERE = "environment.backend"
+
+
+class GymnasiumLanes:
+    """Any Gymnasium environment by id, stepped in this process."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        size: int,
+        wrappers: Sequence[Section] = (),
+        keys: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        captioner: Captioner | None = None,
+    ) -> None:
+        """Build one instance to learn the spaces; the others follow when their places are reset.
+
+        Args:
+          id: of Gymnasium's registry, or "module:id" where an import registers it.
+          wrappers: names or {target: "module:Class", argument: value}, the innermost first.
+          keys: which parts of a Dict observation to keep; None: every numeric one.
+          options: arguments of `gymnasium.make`.
+        """
+        self._make = partial(make_instance, id, options or {}, wrappers)
+        self._spare: Instance | None = self._make()
+        observed, acted = self._spare.observation_space, self._spare.action_space
+        arrays = observation_specs(observed, keys, WHERE)
+        self.spec = EnvironmentSpec(id, arrays, action_spec(acted, WHERE))
+        self.size, self.has_captions = size, captioner is not None
+        self.observations: Observations = self.spec.empty(size)
+        self._sole = None if isinstance(observed, gymnasium.spaces.Dict) else self.observations[SOLE]
+        self._texts = [name for name in getattr(observed, "spaces", ()) if name not in arrays]
+        self._decode, self._captioner = action_decoder(acted), captioner
+        self._instances: dict[int, Instance] = {}
+        self._sent: dict[int, tuple[NDArray[np.int64], NDArray[np.float32], Sequence[int]]] = {}
+
+    def reset(self, place: int, seed: int) -> None:
+        """See `Lanes.reset`."""
+        if place not in self._instances:
+            self._instances[place], self._spare = self._spare or self._make(), None
+        try:
+            self._begin(place, seed)
+        except Exception as error:
+            self._drop(place)
+            raise RunError(f"{self.spec.name} at place {place} cannot begin with seed {seed}: {error!r}") from error
+
+    def send(self, places: NDArray[np.int64], actions: NDArray[np.float32], seeds: Sequence[int]) -> None:
+        """See `Lanes.send`; the environments step in `recv`."""
+        self._sent[int(places[0])] = places, actions, seeds
+
+    def recv(self, places: NDArray[np.int64]) -> Steps:
+        """See `Lanes.recv`."""
+        sent, actions, seeds = self._sent.pop(int(places[0]))
+        assert np.array_equal(sent, places), "recv asks for the places of one send"
+        before = self._look(places) if self._captioner else {}
+        steps, infos = self._step(places, actions)
+        if self._captioner:
+            ended = steps.terminated | steps.truncated
+            steps.captions = self._captioner(before, actions, self._look(places), ended, infos)
+        for i in np.flatnonzero(steps.terminated | steps.truncated).tolist():
+            self._end(steps, i, int(places[i]), infos[i], seeds[i])
+        return steps
+
+    def close(self) -> None:
+        """See `Lanes.close`."""
+        for place in list(self._instances):
+            self._drop(place)
+        if self._spare:
+            self._spare.close()
+
+    def _step(self, places: NDArray[np.int64], actions: NDArray[np.float32]) -> tuple[Steps, list[dict[str, Any]]]:
+        rewards: list[float] = []
+        terminated, truncated, infos = [], [], []
+        errors: dict[int, str] = {}
+        for place, action in zip(places.tolist(), self._decode(actions), strict=True):
+            try:
+                observation, reward, over, cut, info = self._instances[place].step(action)
+                self._write(place, observation)
+                if self._texts:
+                    info = info | {name: observation[name] for name in self._texts}
+            except Exception as error:
+                errors[len(rewards)] = self._fault(place, error)
+                reward, over, cut, info = np.nan, False, False, {}  # a failed reward is never 0
+            rewards.append(reward)
+            terminated.append(over)
+            truncated.append(cut)
+            infos.append(info)
+        flags = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        steps = Steps(rewards=np.array(rewards, np.float32), terminated=flags[0], truncated=flags[1], errors=errors)
+        return steps, infos
+
+    def _end(self, steps: Steps, i: int, place: int, info: Mapping[str, Any], seed: int) -> None:
+        """Note what the ended episode leaves, then begin the next one."""
+        if steps.truncated[i]:
+            steps.finals[i] = {name: np.array(array[place]) for name, array in self.observations.items()}
+        success = info.get("success", info.get("is_success"))
+        if success is not None:
+            steps.successes[i] = bool(success)
+        try:
+            self._begin(place, seed)
+        except Exception as error:
+            steps.errors[i] = self._fault(place, error)
+
+    def _begin(self, place: int, seed: int) -> None:
+        observation, _ = self._instances[place].reset(seed=seed)
+        self._write(place, observation)
+
+    def _write(self, place: int, observation: Any) -> None:
+        if self._sole is not None:
+            self._sole[place] = observation
+            return
+        for name, array in self.observations.items():
+            array[place] = observation[name]
+
+    def _look(self, places: NDArray[np.int64]) -> Observations:
+        return {name: array[places] for name, array in self.observations.items()}
+
+    def _fault(self, place: int, error: Exception) -> str:
+        self._drop(place)
+        return f"{self.spec.name} at place {place}: {error!r}"
+
+    def _drop(self, place: int) -> None:
+        instance = self._instances.pop(place)
+        with contextlib.suppress(Exception):  # it is broken or unwanted: nothing it says matters any more
+            instance.close()
