@@ -31,8 +31,8 @@ BLANK = 2359
 class MiniGridVector(gymnasium.ObservationWrapper):  # type: ignore[type-arg]
     """The image of a MiniGrid environment as numbers in [0, 1.1]."""
 
-    def __init__(self, inner: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(inner)
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
         self.observation_space = gymnasium.spaces.Box(0.0, 2.0, (147,), np.float32)
 
     def observation(self, observation: dict[str, Any]) -> Vector:
@@ -42,8 +42,8 @@ class MiniGridVector(gymnasium.ObservationWrapper):  # type: ignore[type-arg]
 class NetHackVector(gymnasium.ObservationWrapper):  # type: ignore[type-arg]
     """Scaled blstats [27], glyphs around the hero [81] and the message [256]."""
 
-    def __init__(self, inner: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(inner)
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (364,), np.float32)
         self._map = np.full((21 + 2 * CROP, 79 + 2 * CROP), BLANK, np.int16)
 
