@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -109,14 +109,15 @@ def offline(target: str, words: list[str]) -> int:
 
 def make_parts(config: RunConfig) -> Parts:
     """Say how the parts of a configuration are made."""
-    tasks, seed, sections = config.tasks, config.seed, config.rewards.components
+    tasks, seed = config.tasks, config.seed
     return Parts(
-        tasks=Deferred("actors.tasks:training_stream", (tasks, seed)),
+        tasks=Deferred("actors.tasks:cursor", (config,)),
+        spec=Deferred("actors.environments:describe", (config.environment,)),
         held_out=Deferred("actors.tasks:held_out_tasks", (tasks, seed, config.eval.tasks)),
         examples=Deferred("actors.tasks:warm_start_examples", (tasks, seed, config.warm_start.examples)),
-        graph=Deferred("rewards:build", (config.rewards,)),
-        combine=Deferred("rewards:build_combine", (config.rewards,)),
-        reward_server=lambda name: Deferred("rewards.member:build", (sections[name], name, seed)),
+        graph=Deferred("rewards:build", (config,)),
+        combine=Deferred("rewards:build_combine", (config,)),
+        reward_server=partial(Deferred("rewards.pools:server"), config),
         generation_check=Deferred("actors.generation_check:build", (config,)),
         checkpoint=Deferred("learners.checkpoint:find", ()),
     )
@@ -140,23 +141,23 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
         arguments = (config, path, folder.epoch, version, parts.tasks, parts.graph)
         return MemberSpec(pool="buffer", factory=Deferred("buffers.host:build", arguments))
 
-    def reward_pool(name: str) -> tuple[MemberSpec, int]:
-        section = config.rewards.components[name]
-        return MemberSpec(
-            pool=f"reward.{name}", factory=parts.reward_server(name),
-            num_cpus=section.num_cpus, max_restarts=section.max_restarts, attached_to=("buffer", "evaluator"),
-        ), section.replicas  # fmt: skip
+    def reward_pools() -> Iterator[tuple[MemberSpec, int]]:
+        for pool in resolve({}, "rewards.pools:pools", "rewards")(config, path, parts.spec):
+            fields = {name: value for name, value in vars(pool).items() if name != "members"}
+            yield MemberSpec(**fields), pool.members
 
     rank = MemberSpec(
-        pool="learner", factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples)),
+        pool="learner",
+        factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples, parts.spec)),
         indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus,
     )  # fmt: skip
-    evaluator = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
+    language = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
+    evaluator = Deferred("actors.evaluate_lanes:build", (config,)) if config.is_decision else language
     return Plan(
         learners=(rank, learner.ranks),
         buffer=buffer_pool,
-        rewards=tuple(map(reward_pool, config.rewards.components)),
-        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.eval.tasks else None,
+        rewards=tuple(reward_pools()),
+        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.evaluates else None,
         workers=worker_pool,
     )
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from actors.engines import CHECKS, ENGINES
+from actors.environments import describe
 from actors.programs import build as build_program
 from actors.tasks import build as build_tasks
 from configs.plan import Requirement
@@ -21,6 +22,31 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
     Raises:
       ConfigError, DataError: a component or a task file cannot be used.
     """
+    yield from _lanes(config) if config.is_decision else _language(config)
+    yield _processors(config)
+
+
+def _lanes(config: RunConfig) -> Iterator[Requirement]:
+    section = config.environment
+    spec = describe(section)
+    shown = ", ".join(f"{name} {list(a.shape)} {a.dtype}" for name, a in spec.observations.items())
+    actions = spec.actions.sizes or f"in [{min(spec.actions.low)}, {max(spec.actions.high)}]"
+    text = f"{spec.name}: observations {shown}; {spec.actions.kind} actions {actions}"
+    yield Requirement(subject="environment", text=text)
+    bound = (config.max_staleness + 1) * section.fragments_per_update
+    idle = bound < section.lanes
+    text = f"{section.lanes} lanes over {config.rollout.workers} worker(s)"
+    yield Requirement(
+        subject="lanes",
+        text=f"{text}, {section.fragment_length} steps a fragment",
+        status="WARN" if idle else "OK",
+        remedy=f"only {bound} fragments may be in flight: lower environment.lanes or raise max_staleness"
+        if idle
+        else "",
+    )
+
+
+def _language(config: RunConfig) -> Iterator[Requirement]:
     resolve(ENGINES, config.engine, "engine")
     if config.engine in CHECKS:
         resolve(CHECKS, config.engine, "engine")(config.engines.get(config.engine, {}))
@@ -46,7 +72,6 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
         if in_flight <= config.batch.samples * (config.max_staleness + 1)
         else "more slots than samples may be in flight: lower rollout.slots or raise max_staleness",
     )
-    yield _processors(config)
 
 
 def _processors(config: RunConfig) -> Requirement:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from actors.programs import PROGRAMS
 from actors.programs.policy import Rollout
 from buffers.identity import Slot, attempt_id
 from buffers.messages import Failure
+from buffers.schema import to_table
 from buffers.trajectory import Sampling, Trajectory, Unit
 from configs.errors import RunError
 from configs.registry import construct
@@ -82,6 +84,7 @@ class Rollouts:
         seed: int,
         max_delay_s: float = 0.0,
         delays: random.Random | None = None,
+        message_samples: int = 0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine, self.tokenizer, self.seed = engine, tokenizer, seed
@@ -89,12 +92,22 @@ class Rollouts:
         self.failures: list[Failure] = []
         self._program, self._sampling, self._wall_clock = program, sampling, wall_clock
         self._max_delay_s, self._delays = max_delay_s, delays or random.Random()
+        self._message_samples = message_samples
         self._waiting: dict[str, asyncio.Future[Completion]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def in_flight(self) -> int:
         return len(self._tasks)
+
+    @property
+    def wanted(self) -> int:
+        """Units to hold; beyond the slots, what two messages bring: a freed slot finds a prompt waiting."""
+        return self.engine.slots + 2 * self._message_samples
+
+    def to_table(self, trajectories: Sequence[Trajectory]) -> pa.Table:
+        """Return finished trajectories as rows."""
+        return to_table(trajectories)
 
     def start(self, unit: Unit) -> None:
         """Begin a rollout; the program has run up to its first request when this task is scheduled."""
@@ -179,4 +192,7 @@ def build_rollouts(config: RunConfig, model_folder: Path, *, temperature: float)
         stop=tuple(rollout.stop),
     )
     program = construct(PROGRAMS, rollout.program, "rollout.program")
-    return Rollouts(engine, program, tokenizer, sampling=sampling, seed=config.seed, max_delay_s=rollout.max_delay_s)
+    return Rollouts(
+        engine, program, tokenizer, sampling=sampling, seed=config.seed, max_delay_s=rollout.max_delay_s,
+        message_samples=rollout.message_samples,
+    )  # fmt: skip

@@ -10,13 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 
-from actors.rollouts import Rollouts, build_rollouts
-from buffers.messages import Reply
-from buffers.schema import to_table
+from actors.lane_rollouts import build_lane_rollouts
+from actors.rollouts import build_rollouts
+from buffers.messages import Failure, Reply
 from buffers.trajectory import Unit
 from configs.errors import Corruption, DeadlineExceeded, RunError
 from configs.schema import RunConfig
@@ -28,10 +29,50 @@ IDLE_S = 0.002
 """Pause of the loop while there is nothing to decode; bounds the latency of a new unit."""
 
 
+class Generating(Protocol):
+    """What produces trajectories: programs on an engine (`rollouts`), or lanes of environments (`lane_rollouts`)."""
+
+    engine: Any
+    """With `version`, `stats` and `load_weights(version, tensors)`."""
+    finished: list[Any]
+
+    @property
+    def in_flight(self) -> int:
+        """Units begun and not finished."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """Units to hold, so that none of what computes runs dry during an exchange."""
+        ...
+
+    def start(self, unit: Unit) -> None:
+        """Begin a unit."""
+        ...
+
+    async def step(self) -> None:
+        """Go on by one step."""
+        ...
+
+    def take(self) -> tuple[list[Any], list[Failure]]:
+        """Return and forget what ended."""
+        ...
+
+    def to_table(self, trajectories: Sequence[Any]) -> pa.Table:
+        """Return some of what ended as rows."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything."""
+        ...
+
+
 class RolloutWorker:
     """Serves exchanges while its engine runs."""
 
-    def __init__(self, rollouts: Rollouts, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, rollouts: Generating, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S
+    ) -> None:
         self._rollouts, self._receiver = rollouts, receiver
         self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()
@@ -134,10 +175,9 @@ class RolloutWorker:
         in_flight = self._rollouts.in_flight + len(self._queue)
         pauses, self._pauses = tuple(self._pauses), []
         return Reply(
-            table=to_table(trajectories) if trajectories else None,
+            table=self._rollouts.to_table(trajectories) if trajectories else None,
             failures=tuple(failures),
-            # Beyond the slots, what two messages bring: a freed slot finds a prompt waiting, also during an exchange.
-            capacity=max(0, engine.slots + 2 * self._message_samples - in_flight),
+            capacity=max(0, self._rollouts.wanted - in_flight),
             in_flight=in_flight,
             stats={
                 "busy_s": engine.stats.busy_s,
@@ -165,5 +205,12 @@ def build(
       receivers: factories by seat; beyond their number they are all alike.
     """
     torch.set_num_threads(config.rollout.threads)
-    rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
-    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=config.rollout.message_samples)
+    rollouts: Generating
+    if config.is_decision:
+        rollouts, section = build_lane_rollouts(config), config.environment
+        # Lanes keep step, so that the fragments of a half are full together.
+        message = max(1, section.lanes // (config.rollout.workers * section.halves))
+    else:
+        rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
+        message = config.rollout.message_samples
+    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=message)

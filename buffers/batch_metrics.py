@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 
-from buffers.groups import Row
 from buffers.staleness import age
 from buffers.stream import Batch
 
@@ -17,10 +16,11 @@ def batch_metrics(batch: Batch, *, max_completion_length: int) -> dict[str, floa
     `reward/frac_zero_std` is the share of groups that carry no advantage.
     """
     rows = batch.rows
-    rewards = [row.reward for row in rows if row.reward is not None]
+    totals = {row.id: batch.reward(row) for row in rows}
+    rewards = [total for total in totals.values() if total is not None]
     ages = [age(batch.version, row.oldest_version) for row in rows if row.oldest_version >= 0] or [0]
     lengths = [row.num_sampled for row in rows] or [0]
-    flat = [len({row.reward for row in group.valid_rows}) <= 1 for group in batch.groups]
+    flat = [len({totals[row.id] for row in group.valid_rows}) <= 1 for group in batch.groups]
     metrics = {
         "reward/mean": statistics.fmean(rewards) if rewards else float("nan"),
         "reward/std": statistics.pstdev(rewards) if rewards else float("nan"),
@@ -31,13 +31,14 @@ def batch_metrics(batch: Batch, *, max_completion_length: int) -> dict[str, floa
         "response_length/mean": statistics.fmean(lengths),
         "response_length/clip_ratio": sum(n >= max_completion_length for n in lengths) / len(lengths),
     }
-    return metrics | _component_metrics(rows)
+    return metrics | _component_metrics(batch)
 
 
-def _component_metrics(rows: tuple[Row, ...]) -> dict[str, float]:
+def _component_metrics(batch: Batch) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for name in rows[0].parts if rows else ():
-        values = [row.parts.get(name) for row in rows]
+    scores = [batch.scores(row) for row in batch.rows]
+    for name in scores[0] if scores else ():
+        values = [known[name].value if name in known else None for known in scores]
         valid = [v for v in values if v is not None]
         metrics[f"rewards/{name}/mean"] = statistics.fmean(valid) if valid else float("nan")
         metrics[f"rewards/{name}/invalid"] = float(len(values) - len(valid))

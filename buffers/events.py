@@ -69,6 +69,8 @@ class ScoreCall(NamedTuple):
     time: float
     scores: Sequence[tuple[str, Score]]
     """(trajectory id, score)"""
+    update_version: int | None = None
+    """Of scores that were given to a batch: its consuming version."""
 
 
 def event_table(calls: Sequence[EventCall], *, run_epoch: int, lineage: int) -> pa.Table:
@@ -115,5 +117,6 @@ def score_table(calls: Sequence[ScoreCall]) -> pa.Table:
         "detail": [s.detail for s in scores],
         "latency_s": [s.latency_s for s in scores],
         "time": np.repeat([call.time for call in calls], [len(call.scores) for call in calls]),
+        "update_version": [call.update_version for call in calls for _ in call.scores],
     }
     return pa.table(columns, schema=SCORES)

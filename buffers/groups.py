@@ -9,10 +9,12 @@ A group is open until every member is DONE; then it is filtered, and waits in th
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from buffers.identity import GroupKey, Slot
+from buffers.scores import Score
 from buffers.trajectory import Task
 
 __all__ = ["Group", "Member", "MemberState", "Row"]
@@ -39,8 +41,8 @@ class Row:
     runs: int
     """Number of weight versions that its tokens span."""
     reward: float | None = None
-    parts: dict[str, float | None] = field(default_factory=dict)
-    """Unweighted value of each reward component; None where invalid."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """Of each reward component at arrival, unweighted."""
     stored: bool = False
     """Its payload is on disk."""
     scored: bool = False

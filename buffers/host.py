@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from buffers.affinity import ByLane
 from buffers.batch_metrics import batch_metrics
+from buffers.batch_scoring import BatchScorer, BatchScoring
 from buffers.filters import FILTERS
 from buffers.intake import Intake, Scorer
 from buffers.ledger import Ledger
@@ -24,6 +26,7 @@ from buffers.records.retention import retire
 from buffers.recovery import Recovered, recover
 from buffers.samplers import SAMPLERS
 from buffers.schema import TRAJECTORY
+from buffers.scores import ENVIRONMENT, component_names
 from buffers.segments import SegmentWriter
 from buffers.staleness import age
 from buffers.stream import Batch, StreamBuffer
@@ -35,6 +38,10 @@ from configs.schema import RunConfig
 __all__ = ["BufferHost", "build"]
 
 
+class Graph(Scorer, BatchScorer, Protocol):
+    """The reward graph."""
+
+
 class BufferHost:
     """Serves batches to the learner driver and accepts members from the supervisor."""
 
@@ -43,6 +50,7 @@ class BufferHost:
         buffer: StreamBuffer,
         *,
         intake: Intake,
+        scoring: BatchScoring,
         pools: dict[str, HandleSet],
         ledger: Ledger,
         payload_log: SegmentWriter,
@@ -53,7 +61,7 @@ class BufferHost:
         retire: Callable[[int], object] | None = None,
     ) -> None:
         self._retire = retire
-        self._buffer, self._intake, self._pools = buffer, intake, pools
+        self._buffer, self._intake, self._scoring, self._pools = buffer, intake, scoring, pools
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
         self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
         self._batches: dict[int, Batch] = {}
@@ -100,7 +108,9 @@ class BufferHost:
                 await self._sleep_until_change(remaining)
             self._batches[version] = batch
             self._buffer.batched(batch)
-        batch = self._batches[version]
+        batch = await self._scoring.scored(self._batches[version], ends - loop.time())
+        if version in self._batches:  # a call that was delivered twice may find it committed
+            self._batches[version] = batch
         return Ticket(
             version=version,
             samples=len(batch.rows),
@@ -113,8 +123,9 @@ class BufferHost:
         """Return the payload of the batch announced for `version`, rows in the order of identity."""
         return self._buffer.table(self._batches[version])
 
-    def commit(self, version: int) -> int:
+    async def commit(self, version: int) -> int:
         """The update consuming `version` is published; safe to repeat. Returns the new version."""
+        await self._scoring.stored(version, self._deadline_s)
         batch = self._batches.pop(version, None)
         if batch is not None:
             self._buffer.commit(batch)
@@ -144,6 +155,7 @@ class BufferHost:
         """Stop the stream: drop what is not trained, close all files."""
         self._buffer.draining = True
         await self._intake.close()
+        await self._scoring.close()
         self._buffer.drain(reason)
         self._write_cursor()
         await asyncio.to_thread(self._payload_log.close)
@@ -191,7 +203,7 @@ def build(
     run_epoch: int,
     version: int,
     make_tasks: Callable[[], Any],
-    make_scorer: Callable[[dict[str, HandleSet]], Scorer],
+    make_scorer: Callable[[dict[str, HandleSet]], Graph],
     machine: Machine | None = None,
 ) -> BufferHost:
     """Assemble the buffer service of a run.
@@ -235,14 +247,17 @@ def build(
         clock=machine.clock,
         version=version,
         trained_groups=recovered.trained_groups,
+        affinity=ByLane(config.environment.lanes) if config.is_decision else None,
     )
     recovered.replay_into(buffer, ledger, tasks)
     changed = asyncio.Event()
-    pools = {name: HandleSet(name) for name in ("rollout", *(f"reward.{c}" for c in config.rewards.components))}
+    components = [name for name in component_names(config) if name != ENVIRONMENT]  # that one needs no server
+    pools = {name: HandleSet(name) for name in ("rollout", *(f"reward.{c}" for c in components))}
+    scorer = make_scorer({c: pools[f"reward.{c}"] for c in components})
     intake = Intake(
         buffer,
         workers=pools["rollout"],
-        scorer=make_scorer({c: pools[f"reward.{c}"] for c in config.rewards.components}),
+        scorer=scorer,
         payload_log=payload_log,
         score_log=ledger,
         changed=changed.set,
@@ -260,6 +275,7 @@ def build(
     return BufferHost(
         buffer,
         intake=intake,
+        scoring=BatchScoring(scorer, payloads=buffer.payloads, log=ledger),
         pools=pools,
         ledger=ledger,
         payload_log=payload_log,

@@ -109,6 +109,7 @@ class Intake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _follow(self) -> None:
+        self._buffer.workers([worker.name for worker in self._workers])
         for worker in self._workers:
             if worker.name not in self._pumps:
                 self._pumps[worker.name] = self._spawn(self._pump(worker))

@@ -96,9 +96,13 @@ class Ledger:
         self._seq += len(events)
         return self._put("events", call)
 
-    def record_scores(self, scores: Sequence[tuple[str, Score]]) -> Future[None]:
-        """Append (trajectory id, score) pairs, invalid scores too."""
-        return self._put("scores", ScoreCall(self._clock(), scores))
+    def record_scores(self, scores: Sequence[tuple[str, Score]], update_version: int | None = None) -> Future[None]:
+        """Append (trajectory id, score) pairs, invalid scores too.
+
+        Args:
+          update_version: the consuming version, of a batch that was scored when it was read.
+        """
+        return self._put("scores", ScoreCall(self._clock(), scores, update_version))
 
     def record_pairs(self, pairs: Sequence[Pair]) -> Future[None]:
         """Append preference pairs."""

@@ -128,7 +128,7 @@ class LiveGroups:
             if member is None or row is None:
                 continue
             row.scored, row.reward = True, verdict.total
-            row.parts = {name: score.value for name, score in verdict.scores.items()}
+            row.scores = verdict.scores
             members.append(member)
             events.append(Event(EventKind.SCORED, member.slot, member.attempt, row.node))
             if row.reward is None:

@@ -40,14 +40,15 @@ class PayloadStore:
                 self.held_bytes -= self._tables.pop(row.message).nbytes
                 del self._needed[row.message]
 
-    def gather(self, rows: Sequence[Row]) -> pa.Table:
-        """Return the rows as one table, in the order given."""
+    def gather(self, rows: Sequence[Row], columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows as one table, in the order given; None takes all columns."""
         by_message: dict[int, list[int]] = {}
         for position, row in enumerate(rows):
             by_message.setdefault(row.message, []).append(position)
         parts, positions = [], []
         for message, where in by_message.items():
             table, wanted = self._tables[message], [rows[p].index for p in where]
+            table = table if columns is None else table.select(columns)
             # Payloads are megabytes: what is wanted as it is is not copied.
             parts.append(table if wanted == list(range(table.num_rows)) else table.take(wanted))
             positions += where

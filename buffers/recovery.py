@@ -107,8 +107,7 @@ class Recovered:
             for attempt, node, version in history.trained:
                 if version >= self.version:
                     events.append(Event(EventKind.ROLLED_BACK, slot, attempt, node, version=version, reason=RESTARTED))
-            # A trained one may have been batched once more, to be replayed.
-            if history.last not in final and not history.trained:
+            if history.last not in final:
                 events.append(Event(EventKind.DROPPED, slot, history.attempt, reason=RESTARTED))
         return events
 

@@ -29,7 +29,8 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
     for index, section in enumerate(config.buffer.filters):
         construct(FILTERS, section, f"buffer.filters[{index}]")
     samples = (config.max_staleness + 1) * config.batch.samples
-    needed = samples * (ROW_BYTES + TOKEN_BYTES * config.rollout.context_length)
+    tokens = config.environment.fragment_length if config.is_decision else config.rollout.context_length
+    needed = samples * (ROW_BYTES + TOKEN_BYTES * tokens)
     fits = needed <= config.buffer.max_bytes
     yield Requirement(
         subject="buffer",

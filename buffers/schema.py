@@ -88,10 +88,31 @@ def _trajectory(row: dict[str, Any], arrays: dict[str, Any]) -> Trajectory:
     )
 
 
-def with_rewards(table: pa.Table, rewards: Sequence[float | None]) -> pa.Table:
-    """Return trajectories as the learner reads them: with the columns `reward` (null: invalid) and `reward_valid`."""
+def with_rewards(
+    table: pa.Table, rewards: Sequence[float | None], intrinsic: Sequence[Sequence[float] | None] = ()
+) -> pa.Table:
+    """Return trajectories as the learner reads them: with the columns `reward` (null: invalid) and `reward_valid`.
+
+    Args:
+      intrinsic: of each row one reward for each step, None where there is no valid score. A text takes none:
+        its intrinsic reward is part of `reward`.
+
+    Raises:
+      DataError: a fragment has fewer or more steps than intrinsic rewards.
+    """
+    if any(vector is not None for vector in intrinsic) and table["actions"].null_count < len(table):
+        table = _with_intrinsic(table, intrinsic)
     table = table.append_column("reward", pa.array(rewards, pa.float64()))
     return table.append_column("reward_valid", pa.array([reward is not None for reward in rewards], pa.bool_()))
+
+
+def _with_intrinsic(table: pa.Table, intrinsic: Sequence[Sequence[float] | None]) -> pa.Table:
+    for name, steps, vector in zip(table["id"].to_pylist(), table["num_sampled"].to_pylist(), intrinsic, strict=True):
+        if vector is not None and len(vector) != steps:
+            raise DataError(f"{name}: the intrinsic score has {len(vector)} values for {steps} steps; give one each")
+    place = table.schema.get_field_index("intrinsic_rewards")
+    field = TRAJECTORY.field("intrinsic_rewards")
+    return table.set_column(place, field, pa.array(intrinsic, field.type))
 
 
 def _values(trajectories: Sequence[Trajectory], get: attrgetter[Any]) -> list[Any]:

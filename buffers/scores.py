@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from buffers.trajectory import Span
+from configs.schema import RunConfig
 
-__all__ = ["Sample", "Score", "ScoreStatus"]
+__all__ = ["ENVIRONMENT", "INTRINSIC", "Sample", "Score", "ScoreStatus", "component_names", "valid_vector"]
+
+ENVIRONMENT = "environment"
+"""Component that every decision run has: the return of a fragment."""
+INTRINSIC = "intrinsic"
+"""Component of `RunConfig.intrinsic`; of a fragment its vector has one reward for each step."""
 
 
 class ScoreStatus(enum.StrEnum):
@@ -41,6 +47,10 @@ class Sample:
     user: str = ""
     tokens: tuple[int, ...] = ()
     """All tokens; filled only for components whose `needs` contains "tokens"."""
+    captions: tuple[str, ...] = ()
+    """[T] what each step of a fragment led to, or the completion of a text; only with "captions" in `needs`."""
+    observations: bytes = b""
+    """[T + 1, ...] of a fragment, see `EnvironmentSpec.decode`; only with "observations" in `needs`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,3 +83,14 @@ class Score:
     def invalid(cls, status: ScoreStatus, detail: str, **fields: Any) -> Score:
         """Return a score without a value."""
         return cls(status=status, detail=detail, **fields)
+
+
+def component_names(config: RunConfig) -> list[str]:
+    """Return the components that score every trained trajectory of a run."""
+    own = [ENVIRONMENT] * config.is_decision + [INTRINSIC] * (config.intrinsic != "none")
+    return [*config.rewards.components, *own]
+
+
+def valid_vector(score: Score | None) -> tuple[float, ...] | None:
+    """Return the vector of a score, None where there is no valid one."""
+    return score.vector if score is not None and score.status is ScoreStatus.OK else None

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 
 from buffers.admission import may_admit
+from buffers.affinity import Affinity, Anywhere
 from buffers.filters import Filter
-from buffers.groups import Group, MemberState, Row
+from buffers.groups import Group, Member, MemberState, Row
 from buffers.ledger import Event, EventKind, Ledger
-from buffers.live_groups import LiveGroups
+from buffers.live_groups import LiveGroups, Verdict
 from buffers.samplers import BufferView, Sampler
 from buffers.schema import with_rewards
+from buffers.scores import INTRINSIC, Score, valid_vector
 from buffers.staleness import age, can_wait
 from buffers.trajectory import Task, Unit
 from configs.errors import RunError
@@ -57,10 +59,22 @@ class Batch:
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     """In the order of identity."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By trajectory id, of what is scored when it is read; the others keep what they got at arrival."""
+    scoring_s: float = 0.0
+    """Seconds that these verdicts took."""
 
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]
+
+    def reward(self, row: Row) -> float | None:
+        """Return the total reward that a row is trained with; None where it is invalid."""
+        return self.verdicts[row.id].total if row.id in self.verdicts else row.reward
+
+    def scores(self, row: Row) -> Mapping[str, Score]:
+        """Return the scores of all components, unweighted."""
+        return self.verdicts[row.id].scores if row.id in self.verdicts else row.scores
 
 
 class StreamBuffer(LiveGroups):
@@ -79,6 +93,7 @@ class StreamBuffer(LiveGroups):
         clock: Callable[[], float],
         version: int = 0,
         trained_groups: int = 0,
+        affinity: Affinity | None = None,
     ) -> None:
         size = batch.num_generations
         super().__init__(config, source=tasks.name, num_generations=size, filters=filters, ledger=ledger, clock=clock)
@@ -86,6 +101,7 @@ class StreamBuffer(LiveGroups):
         self.draining = False
         self._batch, self._max_staleness = batch, max_staleness
         self._tasks, self._sampler = tasks, sampler
+        self._affinity = affinity or Anywhere()
         self._reopening: deque[tuple[int, tuple[int, int, Task], Mapping[int, int]]] = deque()
         """Arguments of `_open`, in the order of identity."""
         self._trained: list[Group] = []
@@ -103,13 +119,19 @@ class StreamBuffer(LiveGroups):
         """
         self._reopening.append((ordinal, group, {sample: attempt + 1 for sample, attempt in attempts.items()}))
 
+    def workers(self, names: Sequence[str]) -> None:
+        """These workers are there now; lanes are shared out among them."""
+        self._affinity.workers(names)
+
     def lease(self, worker: str, count: int) -> list[Unit]:
         """Hand out up to `count` slots, admitting whole groups while the formula allows."""
         if self.draining or self.futile:
             return []
-        while len(self._pending) < count and self._may_admit():
+        members = self._take_pending(worker, count)
+        while len(members) < count and self._may_admit():
+            passed_over = len(self._pending)
             self._admit()
-        members, self._pending = self._pending[:count], self._pending[count:]
+            members += self._take_pending(worker, count - len(members), passed_over)
         for member in members:
             member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
             group = self._groups[member.slot.group]
@@ -119,6 +141,19 @@ class StreamBuffer(LiveGroups):
             Unit(slot=m.slot, attempt=m.attempt, task=self._groups[m.slot.group].task, min_version=self.version)
             for m in members
         ]
+
+    def _take_pending(self, worker: str, count: int, since: int = 0) -> list[Member]:
+        """Remove and return the first `count` slots from `since` on that the worker may take."""
+        taken: list[Member] = []
+        left = self._pending[:since]
+        for member in self._pending[since:]:
+            if len(taken) < count and self._affinity.may_take(member, worker):
+                self._affinity.taken(member, worker)
+                taken.append(member)
+            else:
+                left.append(member)
+        self._pending = left
+        return taken
 
     def _admit(self) -> None:
         if self._reopening:
@@ -173,8 +208,9 @@ class StreamBuffer(LiveGroups):
         return Batch(version=self.version, groups=tuple(chosen), rows=rows)
 
     def table(self, batch: Batch) -> pa.Table:
-        """Return the batch as the learner reads it: trajectory columns, `reward`, `reward_valid`."""
-        return with_rewards(self.payloads.gather(batch.rows), [row.reward for row in batch.rows])
+        """Return the batch as the learner reads it, see `with_rewards`."""
+        intrinsic = [valid_vector(batch.scores(row).get(INTRINSIC)) for row in batch.rows]
+        return with_rewards(self.payloads.gather(batch.rows), [batch.reward(row) for row in batch.rows], intrinsic)
 
     def batched(self, batch: Batch) -> None:
         """The learner took the batch."""

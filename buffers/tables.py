@@ -125,7 +125,10 @@ SCORES = _schema(
         ("latency_s", FLOAT64),
         ("time", FLOAT64),
     ],
-    [("value", FLOAT64)],  # null unless ok: an invalid score is never 0
+    [
+        ("value", FLOAT64),  # null unless ok: an invalid score is never 0
+        ("update_version", INT32),  # consuming version of the batch that was scored when it was read; since version 2
+    ],
 )
 
 PAIRS = _schema(

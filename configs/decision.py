@@ -30,12 +30,12 @@ class EnvironmentConfig:
     halves: int = 1
     """2: half of a worker's lanes step while the other half waits for actions (backends that step by themselves)."""
     eval_episodes: int = 100
-    """Episodes of one evaluation."""
+    """Episodes of one evaluation; 0 evaluates never."""
     eval_greedy: bool = False
     """Evaluate the most probable actions instead of sampled ones."""
 
     def __post_init__(self) -> None:
-        for name in ("lanes", "fragment_length", "fragments_per_update", "eval_episodes"):
+        for name in ("lanes", "fragment_length", "fragments_per_update"):
             require(getattr(self, name) >= 1, f"environment.{name}", getattr(self, name), "be >= 1", "32 is usual")
         require(self.halves in (1, 2), "environment.halves", self.halves, "be 1 or 2", "1 suits Gymnasium")
 

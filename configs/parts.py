@@ -16,6 +16,8 @@ class Parts:
 
     tasks: Deferred
     """-> the task stream"""
+    spec: Deferred
+    """-> what a decision policy acts in"""
     held_out: Deferred
     """-> tasks for evaluation"""
     examples: Deferred

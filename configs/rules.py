@@ -26,7 +26,7 @@ def _batch_rules(config: RunConfig) -> None:
     batch, learner = config.batch, config.learner
     target = learner.advantage.get("target")
     require(
-        batch.num_generations >= 2 or target not in GROUP_ADVANTAGES,
+        config.is_decision or batch.num_generations >= 2 or target not in GROUP_ADVANTAGES,
         "batch.num_generations",
         batch.num_generations,
         f"be >= 2 with learner.advantage.target={target}, whose baseline is the rest of the group",

@@ -449,6 +449,11 @@ class RunConfig:
         return bool(self.environment.backend)
 
     @property
+    def evaluates(self) -> bool:
+        """Whether the policy is evaluated beside the run."""
+        return bool(self.environment.eval_episodes if self.is_decision else self.eval.tasks)
+
+    @property
     def headline(self) -> str:
         """Name of the evaluation's figure that says how good a policy is."""
         return "return_mean" if self.is_decision else "accuracy"

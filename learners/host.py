@@ -7,6 +7,7 @@ checkpoint always see the weights between two updates. Hashing works on a copy, 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from buffers.digest import weights_digest
+from buffers.environment_spec import EnvironmentSpec
 from buffers.epochs import require_newest
 from buffers.records.lineage import surviving_versions
 from configs.errors import DataError, RunError
 from configs.schema import RunConfig
 from learners.checkpoint import Checkpoint, checkpoints
+from learners.collective import Collective
+from learners.decision_learner import DecisionLearner
 from learners.models.load import check_model_folder, create_model_folder
 from learners.models.weights import Layout, Receiver
 from learners.numeric_identity import record_identity
@@ -93,7 +97,7 @@ class LearnerHost:
             raise RunError("only rank 0 publishes")
         publisher = self._publisher
 
-        def write(learner: PolicyLearner) -> tuple[PublishStats, dict[str, Any]]:
+        def write(learner: PolicyLearner | DecisionLearner) -> tuple[PublishStats, dict[str, Any]]:
             copies = {name: np.array(to_numpy(weight)) for name, weight in learner.weights().items()}
             return publisher.publish(version, learner.weights()), copies
 
@@ -177,20 +181,54 @@ def prepare_model(config: RunConfig, run_folder: Path) -> Path:
     return folder
 
 
+def prepare_environment(
+    config: RunConfig, run_folder: Path, describe: Callable[[], EnvironmentSpec]
+) -> EnvironmentSpec:
+    """Return what the policy acts in; written to the model folder of a run by whoever is first."""
+    folder = run_folder / "model"
+    if not folder.exists():
+        draft = Path(tempfile.mkdtemp(prefix=".model-", dir=run_folder))
+        (draft / "environment.json").write_text(describe().to_json())
+        (draft / "policy.json").write_text(json.dumps(config.policy, indent=1))
+        try:
+            draft.rename(folder)
+        except OSError:
+            shutil.rmtree(draft)
+    return EnvironmentSpec.from_json((folder / "environment.json").read_text())
+
+
+def open_rank(
+    config: RunConfig, run_folder: Path, describe: Callable[[], EnvironmentSpec], *, rank: int = 0, address: str = ""
+) -> LearnerRank:
+    """Return a rank with the learner that the configuration asks for."""
+    settings: dict[str, Any] = {"rank": rank, "address": address, "seed": config.seed, "total_updates": config.updates}
+    if config.is_decision:
+        spec = prepare_environment(config, run_folder, describe)
+
+        def make(collective: Collective) -> DecisionLearner:
+            return DecisionLearner(config, spec, collective=collective, seed=config.seed, total_updates=config.updates)
+
+        return LearnerRank(config.learner, config.model, run_folder / "model", make_learner=make, **settings)
+    folder = prepare_model(config, run_folder)
+    check_model_folder(config.model, folder, config.rollout.context_length)
+    return LearnerRank(config.learner, config.model, folder, **settings)
+
+
 async def build(
     config: RunConfig,
     run_folder: Path,
     epoch: int,
     address: str,
     examples: Callable[[], Sequence[tuple[str, str]]],
+    describe: Callable[[], EnvironmentSpec],
     rank: int,
 ) -> LearnerHost:
-    """Build learner rank `rank` inside its own process."""
-    folder = prepare_model(config, run_folder)
-    check_model_folder(config.model, folder, config.rollout.context_length)
-    learner = LearnerRank(
-        config.learner, config.model, folder, rank=rank, address=address, seed=config.seed, total_updates=config.updates
-    )
+    """Build learner rank `rank` inside its own process.
+
+    Args:
+      describe: returns what a decision policy acts in.
+    """
+    learner = open_rank(config, run_folder, describe, rank=rank, address=address)
     layout = await learner.apply(lambda policy: Layout.of(policy.weights()))
     publisher = None
     if rank == 0:

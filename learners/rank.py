@@ -23,6 +23,7 @@ from configs.errors import RunError
 from configs.schema import LearnerConfig, ModelConfig, WarmStartConfig
 from learners.checkpoint import Checkpoint, load_checkpoint, retain, save_checkpoint
 from learners.collective import Alone, Collective, RankGroup
+from learners.decision_learner import DecisionLearner
 from learners.models.tokenizer import load_tokenizer
 from learners.policy_learner import PolicyLearner
 from learners.warm_start import supervised_items, warm_start
@@ -45,11 +46,13 @@ class LearnerRank:
         address: str = "",
         seed: int = 0,
         total_updates: int = 1,
+        make_learner: Callable[[Collective], DecisionLearner] | None = None,
     ) -> None:
         """Load the model, meeting the other ranks where there are any.
 
         Args:
-          folder: Hugging Face folder with weights and tokenizer.
+          folder: model folder; of a language policy with weights and tokenizer.
+          make_learner: makes another learner than that of a language policy.
           address: where `config.ranks` > 1 ranks meet, see `buffers.transport.free_address`.
           total_updates: updates of the whole run.
 
@@ -59,13 +62,14 @@ class LearnerRank:
         """
         self._config, self._model, self._folder, self._seed = config, model, Path(folder), seed
         self._rank, self._address, self._total_updates = rank, address, total_updates
+        self._make_learner = make_learner
         self._last: dict[str, float] = {}
         self.warm_start_progress = (0, float("nan"))
         """(supervised updates so far, nats per token of the last one)"""
         self._compute = ThreadPoolExecutor(
             1, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(config.threads,)
         )
-        self._learner = self._compute.submit(self._open).result()
+        self._learner: PolicyLearner | DecisionLearner = self._compute.submit(self._open).result()
 
     def ping(self) -> bool:
         """Answer at once."""
@@ -93,6 +97,7 @@ class LearnerRank:
         """Train on (prompt, answer) texts; return what `learners.warm_start.warm_start` does."""
 
         def train() -> tuple[int, float]:
+            assert isinstance(self._learner, PolicyLearner)
             tokenizer = load_tokenizer(self._folder, trust_remote_code=self._model.trust_remote_code)
             items = supervised_items(tokenizer, examples)
             torch.set_num_threads(phase.threads)
@@ -115,7 +120,7 @@ class LearnerRank:
 
         return await self._in_thread(copies)
 
-    async def apply(self, function: Callable[[PolicyLearner], T]) -> T:
+    async def apply(self, function: Callable[[Any], T]) -> T:
         """Call `function` with the learner between two updates: how a publisher reads the weights."""
         return await self._in_thread(lambda: function(self._learner))
 
@@ -163,7 +168,7 @@ class LearnerRank:
         await self._in_thread(self._collective.close)
         self._compute.shutdown()
 
-    def _open(self) -> PolicyLearner:
+    def _open(self) -> PolicyLearner | DecisionLearner:
         self._collective: Collective = Alone()
         if self._config.ranks > 1:
             self._collective = RankGroup(
@@ -173,6 +178,8 @@ class LearnerRank:
                 self._config.update_deadline_s,
                 device=self._model.device,
             )
+        if self._make_learner is not None:
+            return self._make_learner(self._collective)
         return PolicyLearner(
             self._config,
             self._model,

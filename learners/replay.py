@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from buffers.records.lineage import SurvivingLineage
 from buffers.retired import refuse_retired
 from buffers.schema import EVENTS, SCORES, TRAJECTORY, VERSIONS, with_rewards
-from buffers.scores import Score, ScoreStatus
+from buffers.scores import INTRINSIC, Score, ScoreStatus, component_names, valid_vector
 from buffers.streams import read_stream
 from configs.errors import DataError
 from configs.load import load_config
@@ -35,9 +35,10 @@ from learners.numeric_identity import check_identity
 from learners.policy_learner import PolicyLearner
 from learners.rank import LearnerRank
 
-__all__ = ["Replayed", "replay", "replay_run"]
+__all__ = ["Replayed", "policy_rank", "replay", "replay_run"]
 
 Combine = Callable[[Mapping[str, Score]], Any]
+MakeRank = Callable[[RunConfig, Path], LearnerRank]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,18 @@ def replay(words: list[str], make_parts: Callable[[RunConfig], Parts]) -> int:
     return 0 if result.identical else 1
 
 
-async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False) -> Replayed:
+def policy_rank(config: RunConfig, folder: Path) -> LearnerRank:
+    """Return the one rank that replays a run, at version 0."""
+    return LearnerRank(config.learner, config.model, folder, seed=config.seed, total_updates=config.updates)
+
+
+async def replay_run(
+    run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False, make_rank: MakeRank = policy_rank
+) -> Replayed:
     """Recompute the hash of every version of the surviving lineage, then compare with the ledger.
+
+    Args:
+      make_rank: (configuration, model folder) -> the learner, as the run made it.
 
     Raises:
       DataError: the run cannot be replayed here; says why.
@@ -102,7 +113,7 @@ async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generati
         known = pc.is_in(stored["id"], value_set=pa.array(_within(run, stored, lineage), pa.string()))
         check = parts.generation_check(folder, stored.filter(known))
         generation = {"trajectories": pc.sum(known).as_py(), "left_out": len(stored) - pc.sum(known).as_py()}
-    hashes = [digest async for digest in _learn(run, folder, config, parts, lineage, stored, check)]
+    hashes = [digest async for digest in _learn(run, folder, config, parts, lineage, stored, check, make_rank)]
     recorded = _recorded(run)
     differences = [
         f"version {row.version}: recorded {recorded[row.lineage, row.version][:12]}, replayed {digest[:12]}"
@@ -115,11 +126,18 @@ async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generati
 
 
 async def _learn(
-    run: Path, folder: Path, config: RunConfig, parts: Parts, lineage: SurvivingLineage, stored: pa.Table, check: Any
+    run: Path,
+    folder: Path,
+    config: RunConfig,
+    parts: Parts,
+    lineage: SurvivingLineage,
+    stored: pa.Table,
+    check: Any,
+    make_rank: MakeRank,
 ) -> Any:
     """Yield the hash of each version of the lineage; show each version to the check of the generation."""
-    rank = LearnerRank(config.learner, config.model, folder, seed=config.seed, total_updates=config.updates)
-    batches = _batches(run, lineage, stored, parts.combine())
+    rank = make_rank(config, folder)
+    batches = _batches(run, config, lineage, stored, parts.combine())
     try:
         if config.warm_start.updates:
             await rank.warm_start(parts.examples(), config.warm_start)
@@ -154,25 +172,34 @@ def _within(run: Path, stored: pa.Table, lineage: SurvivingLineage) -> list[str]
     ]
 
 
-def _batches(run: Path, lineage: SurvivingLineage, stored: pa.Table, combine: Combine) -> Iterator[pa.Table]:
+def _batches(
+    run: Path, config: RunConfig, lineage: SurvivingLineage, stored: pa.Table, combine: Combine
+) -> Iterator[pa.Table]:
     """Yield what each update consumed, as the learner read it."""
     places = {name: at for at, name in enumerate(stored.column("id").to_pylist())}
-    rewards = _rewards(run, combine)
+    attempts, components = _attempts(run), component_names(config)
     for row, ids in zip(lineage.chain, lineage.batches, strict=True):
         if row.parent is None:
             continue
-        if missing := [name for name in ids if name not in places or name not in rewards]:
-            raise DataError(f"{run}: version {row.version} was trained on {missing[0]}, whose payload or score is gone")
-        yield with_rewards(stored.take([places[name] for name in ids]), [rewards[name] for name in ids])
+        scores = [{**attempts.get((name, None), {}), **attempts.get((name, row.parent), {})} for name in ids]
+        for name, known in zip(ids, scores, strict=True):
+            if name not in places or not known.keys() >= set(components):
+                raise DataError(f"{run}: version {row.version} was trained on {name}, whose payload or score is gone")
+        rewards, intrinsic = [combine(s).total for s in scores], [valid_vector(s.get(INTRINSIC)) for s in scores]
+        yield with_rewards(stored.take([places[name] for name in ids]), rewards, intrinsic)
 
 
-def _rewards(run: Path, combine: Combine) -> dict[str, float | None]:
-    """Return trajectory id -> total reward, combined from the recorded scores."""
-    parts: dict[str, dict[str, Score]] = {}
+def _attempts(run: Path) -> dict[tuple[str, int | None], dict[str, Score]]:
+    """Return the newest recorded scores by component, by trajectory id and the update that they were given for.
+
+    The update is its consuming version; None for scores at arrival, which hold for every update.
+    """
+    found: dict[tuple[str, int | None], dict[str, Score]] = {}
     for row in read_stream(run / "ledger", "scores", SCORES).to_pylist():
-        score = Score(status=ScoreStatus(row["status"]), value=row["value"], detail=row["detail"])
-        parts.setdefault(row["trajectory_id"], {})[row["component"]] = score
-    return {name: combine(scores).total for name, scores in parts.items()}
+        vector = tuple(row["vector"])
+        score = Score(status=ScoreStatus(row["status"]), value=row["value"], detail=row["detail"], vector=vector)
+        found.setdefault((row["trajectory_id"], row["update_version"]), {})[row["component"]] = score
+    return found
 
 
 def _recorded(run: Path) -> dict[tuple[int, int], str]:

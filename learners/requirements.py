@@ -27,22 +27,28 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
     Raises:
       ConfigError, DataError: a component or the model folder cannot be used.
     """
-    construct(ADVANTAGES, config.learner.advantage, "learner.advantage")
     construct(LOSSES, config.learner.loss, "learner.loss")
-    batch = config.batch
-    yield Requirement(
-        subject="batch",
-        text=(
-            f"{batch.prompts_per_update} prompts x {batch.num_generations} generations = {batch.samples} samples "
-            f"per update; {config.updates} updates = {config.updates * batch.samples:,} samples"
-        ),
-    )
+    batch, section = config.batch, config.environment
+    if config.is_decision:
+        frames = section.fragments_per_update * section.fragment_length
+        text = (
+            f"{section.fragments_per_update} fragments x {section.fragment_length} steps = {frames:,} frames per update"
+        )
+        yield Requirement(
+            subject="batch", text=f"{text}; {config.updates} updates = {config.updates * frames:,} frames"
+        )
+    else:
+        construct(ADVANTAGES, config.learner.advantage, "learner.advantage")
+        text = f"{batch.prompts_per_update} prompts x {batch.num_generations} generations = {batch.samples} samples"
+        samples = f"{config.updates} updates = {config.updates * batch.samples:,} samples"
+        yield Requirement(subject="batch", text=f"{text} per update; {samples}")
     bound = (config.max_staleness + 1) * batch.samples
     yield Requirement(
         subject="staleness",
         text=f"{config.mode}, max_staleness {config.max_staleness}: at most {bound:,} samples ahead of the learner",
     )
-    yield _model(config)
+    if not config.is_decision:
+        yield _model(config)
 
 
 def _model(config: RunConfig) -> Requirement:

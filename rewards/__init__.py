@@ -15,21 +15,27 @@ write `target: my_package:MyReward`. The fields of the class are the keys of its
       components:
         correct: {component: {target: numeric, absolute_tolerance: 0.01}, weight: 1.0}
         short: {component: {target: length_penalty, target_tokens: 200}, weight: 0.1}
+
+Two components need no section: `environment`, the return of a fragment, which every decision run has, and
+`intrinsic`, which `RunConfig.intrinsic` asks for. A component with `when: batch` is scored when the learner's
+batch is read, by the newest model.
 """
 
 from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from buffers.transport import HandleSet
-from configs.errors import ConfigError
+from buffers.scores import ENVIRONMENT, INTRINSIC
+from buffers.transport import HandleSet, LocalHandle
+from configs.errors import ConfigError, one_of, require
 from configs.registry import construct, resolve, split
-from configs.schema import RewardComponentConfig, RewardsConfig
+from configs.schema import RewardComponentConfig, RunConfig
 from rewards.base import Component
 from rewards.combine import Combine
+from rewards.environment import EnvironmentReturn
 from rewards.graph import RewardGraph, RewardPart
 from rewards.server import RewardServer, verdict_deadline_s
 
@@ -50,25 +56,42 @@ COMBINES = {
 }
 
 
-def build(section: RewardsConfig, pools: Mapping[str, HandleSet]) -> RewardGraph:
+def build(config: RunConfig, pools: Mapping[str, HandleSet]) -> RewardGraph:
     """Return the reward graph over `pools`, the replicas of each component by its name.
 
+    Without a pool `intrinsic` that component is left out: evaluations do not ask how new a place is.
+
     Raises:
-      ConfigError: no component, an unknown target, or an `after` that cannot be met.
+      ConfigError: no component, an unknown target, a name that is taken, or an `after` that cannot be met.
     """
-    if not section.components:
+    _refuse_taken_names(config)
+    sections = config.rewards.components
+    parts = {name: _part(name, part, pools[name]) for name, part in sections.items()}
+    if config.is_decision:
+        parts[ENVIRONMENT] = _environment(config)
+    if config.intrinsic != "none" and INTRINSIC in pools:
+        parts[INTRINSIC] = _intrinsic(config, pools[INTRINSIC])
+    if not parts:
         raise ConfigError("rewards.components is empty; it must name a reward; see `launch.py list rewards`")
-    parts = {name: _part(name, part, pools[name]) for name, part in section.components.items()}
     try:
-        return RewardGraph(parts, build_combine(section))
+        return RewardGraph(parts, build_combine(config, parts))
     except ValueError as error:
         raise ConfigError(f"rewards.components: {error}") from error
 
 
-def build_combine(section: RewardsConfig) -> Combine:
-    """Return what turns the scores of all components into one verdict; pure, so it can be applied again."""
-    weights = {name: part.weight for name, part in section.components.items()}
-    return cast(Combine, construct(COMBINES, section.combine, "rewards.combine", weights=weights))
+def build_combine(config: RunConfig, names: Iterable[str] | None = None) -> Combine:
+    """Return what turns the scores of all components into one verdict; pure, so it can be applied again.
+
+    Args:
+      names: components of the graph; None: all that training has.
+    """
+    weights = {name: part.weight for name, part in config.rewards.components.items()}
+    if config.is_decision:
+        weights[ENVIRONMENT] = 1.0  # intrinsic rewards belong to steps: the learner adds them there
+    elif config.intrinsic != "none":
+        weights[INTRINSIC] = config.exploration.intrinsic_coefficient
+    kept = {name: weight for name, weight in weights.items() if names is None or name in names}
+    return cast(Combine, construct(COMBINES, config.rewards.combine, "rewards.combine", weights=kept))
 
 
 def build_server(section: RewardComponentConfig, *, name: str, rng: random.Random, **dependencies: Any) -> RewardServer:
@@ -102,19 +125,43 @@ def describe() -> list[tuple[str, str, str]]:
 
 
 def _part(name: str, section: RewardComponentConfig, pool: HandleSet) -> RewardPart:
-    target, _ = split(section.component, _where(name))
+    target, arguments = split(section.component, _where(name))
     component = resolve(REWARDS, target, _where(name))
     if not (inspect.isclass(component) and issubclass(component, Component)):
         raise ConfigError(f"{_where(name)}.target is {target!r}; it must be a subclass of rewards.base.Component")
-    if component.when != "arrival":
-        raise ConfigError(f"{_where(name)}.target has when={component.when!r}; only arrival is served; change it")
+    when = arguments.get("when", component.when)
+    one_of(f"{_where(name)}.when", when, ("arrival", "batch"))
     return RewardPart(
         replicas=pool,
         deadline_s=verdict_deadline_s(section.deadline_s, section.breaker_reset_s),
         scope=component.scope,
         needs=component.needs,
         after=component.after,
+        when=when,
     )
+
+
+def _environment(config: RunConfig) -> RewardPart:
+    replicas = HandleSet(ENVIRONMENT)
+    replicas.attach(LocalHandle(ENVIRONMENT, EnvironmentReturn()))
+    return RewardPart(replicas=replicas, deadline_s=config.cluster.call_deadline_s)
+
+
+def _intrinsic(config: RunConfig, pool: HandleSet) -> RewardPart:
+    exploration = config.exploration
+    return RewardPart(
+        replicas=pool,
+        deadline_s=exploration.deadline_s,
+        needs=frozenset({"captions", "observations"}),
+        when="batch" if exploration.scored_at == "learner" else "arrival",
+    )
+
+
+def _refuse_taken_names(config: RunConfig) -> None:
+    taken = [ENVIRONMENT] * config.is_decision + [INTRINSIC] * (config.intrinsic != "none")
+    for name in taken:
+        known = name not in config.rewards.components
+        require(known, "rewards.components", name, "be another name, since the run has this component", "rename it")
 
 
 def _where(name: str) -> str:

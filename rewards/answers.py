@@ -30,7 +30,8 @@ class Stamp(NamedTuple):
     latency_s: float
 
     def on(self, score: Score) -> Score:
-        return replace(score, **self._asdict())
+        # A component that learns while it is called knows better than its host which version scored.
+        return replace(score, **{**self._asdict(), "version": score.version or self.version})
 
     def invalid(self, failure: Failure) -> Score:
         return Score.invalid(failure.status, failure.detail, **self._asdict())

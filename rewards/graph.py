@@ -4,6 +4,9 @@
             --> component b --+--> combine --> one Verdict per sample
             --> component c --'     (c waits for b where c.after names b)
 
+Components with `when: batch` are asked when a batch is read: `score` leaves them out, `score_batch` adds them.
+Until then they count as 0 in a total, which filters see; it is never trained on, and never recorded.
+
 A replica that dies is left for another one; while there is none, the wait for a replacement counts
 against the part's deadline. What has no score by then is invalid, with the reason; never 0.
 """
@@ -34,6 +37,8 @@ class RewardPart:
     needs: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
     """Components whose values this one finds in `sample.metadata["scores"]` (None where invalid)."""
+    when: str = "arrival"
+    """arrival: once, when generated. batch: whenever a learner batch is read."""
 
 
 class RewardGraph:
@@ -43,39 +48,77 @@ class RewardGraph:
         """Wire `parts` by component name.
 
         Raises:
-          ValueError: an `after` names an unknown component, or they form a circle.
+          ValueError: an `after` names an unknown component, or they form a circle, or one that is scored at
+            arrival runs after one that is scored later.
         """
         self._parts = dict(parts)
         self._combine = combine
         self._load: Counter[tuple[str, str]] = Counter()
         self._order = _topological(self._parts)
+        self._at_arrival = [name for name in self._order if self._parts[name].when == "arrival"]
+        self._at_batch = [name for name in self._order if self._parts[name].when == "batch"]
+        for name in self._at_arrival:
+            if early := sorted(self._parts[name].after.intersection(self._at_batch)):
+                raise ValueError(f"component {name!r} is scored at arrival, before {early} with when: batch")
 
     @property
     def needs(self) -> frozenset[str]:
-        """Optional fields of `Sample` that some part wants filled in."""
-        return frozenset().union(*(part.needs for part in self._parts.values()))
+        """Optional fields of `Sample` that `score` wants filled in."""
+        return frozenset().union(*(self._parts[name].needs for name in self._at_arrival))
+
+    @property
+    def batch_needs(self) -> frozenset[str]:
+        """Those that `score_batch` wants filled in."""
+        return frozenset().union(*(self._parts[name].needs for name in self._at_batch))
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Scopes in use; beyond "sample", hand over whole groups at a time."""
-        return frozenset(part.scope for part in self._parts.values())
+        """Scopes in use at arrival; beyond "sample", hand over whole groups at a time."""
+        return frozenset(self._parts[name].scope for name in self._at_arrival)
+
+    @property
+    def batch_components(self) -> tuple[str, ...]:
+        """Components that `score_batch` asks; without any it need not be called."""
+        return tuple(self._at_batch)
 
     async def score(self, samples: Sequence[Sample]) -> list[Verdict]:
         """Return one verdict per sample, in order; returns within the sum of deadlines along `after`."""
-        if not samples:
-            return []
-        tasks: dict[str, asyncio.Task[list[Score]]] = {}
-        async with asyncio.TaskGroup() as group:
-            for name in self._order:
-                before = {other: tasks[other] for other in self._parts[name].after}
-                tasks[name] = group.create_task(self._part(name, samples, before))
-        columns = {name: tasks[name].result() for name in self._parts}
+        columns = await self._ask(self._at_arrival, samples, {})
+        scores = [{name: column[i] for name, column in columns.items()} for i in range(len(samples))]
+        if not self._at_batch:
+            return [self._combine(known) for known in scores]
+        later = {name: Score(value=0.0, component=name) for name in self._at_batch}
+        return [replace(self._combine({**known, **later}), scores=known) for known in scores]
+
+    async def score_batch(self, samples: Sequence[Sample], known: Sequence[Mapping[str, Score]]) -> list[Verdict]:
+        """Return verdicts over `known`, the scores of each sample at arrival, and those of `batch_components`."""
+        before = {name: [scores[name] for scores in known] for name in self._at_arrival}
+        columns = before | await self._ask(self._at_batch, samples, before)
         return [self._combine({name: column[i] for name, column in columns.items()}) for i in range(len(samples))]
 
+    async def _ask(
+        self, names: Sequence[str], samples: Sequence[Sample], known: Mapping[str, list[Score]]
+    ) -> dict[str, list[Score]]:
+        """Return the scores of some components, in topological order, by name."""
+        if not samples:
+            return {name: [] for name in names}
+        tasks: dict[str, asyncio.Task[list[Score]]] = {}
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                after = self._parts[name].after
+                running = {other: tasks[other] for other in after if other in tasks}
+                given = {other: known[other] for other in after if other in known}
+                tasks[name] = group.create_task(self._part(name, samples, running, given))
+        return {name: tasks[name].result() for name in self._parts if name in tasks}
+
     async def _part(
-        self, name: str, samples: Sequence[Sample], before: Mapping[str, asyncio.Task[list[Score]]]
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        running: Mapping[str, asyncio.Task[list[Score]]],
+        given: Mapping[str, list[Score]],
     ) -> list[Score]:
-        earlier = {other: await task for other, task in before.items()}
+        earlier = {**given, **{other: await task for other, task in running.items()}}
         if earlier:
             samples = [_informed(sample, earlier, i) for i, sample in enumerate(samples)]
         until = asyncio.get_running_loop().time() + self._parts[name].deadline_s

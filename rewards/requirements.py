@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from buffers.scores import INTRINSIC
 from buffers.transport import HandleSet
 from configs.plan import Requirement
 from configs.schema import RunConfig
@@ -20,7 +21,7 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
       ConfigError: a component cannot be used.
     """
     components = config.rewards.components
-    build(config.rewards, {name: HandleSet(name) for name in components})
+    build(config, {name: HandleSet(name) for name in (*components, INTRINSIC)})
     for name, section in components.items():
         build_server(section, name=name, rng=random.Random(config.seed)).close()
         yield Requirement(

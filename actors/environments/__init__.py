@@ -17,10 +17,12 @@ __all__ = ["CAPTIONS", "ENVIRONMENTS", "build", "describe"]
 
 ENVIRONMENTS = {
     "gymnasium": "actors.environments.gymnasium_lanes:GymnasiumLanes",
+    "envpool": "actors.environments.envpool_lanes:EnvPoolLanes",
 }
 CAPTIONS = {
     "none": "actors.environments.captions:no_captions",
     "info": "actors.environments.captions:InfoCaptions",
+    "minigrid": "actors.environments.minigrid:MiniGridCaptions",
     "nethack": "actors.environments.nethack:NetHackCaptions",
 }
 

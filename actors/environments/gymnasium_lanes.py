@@ -112,7 +112,7 @@ class GymnasiumLanes:
                 reward, over, cut, info = np.nan, False, False, {}  # a failed reward is never 0
             rewards.append(reward)
             terminated.append(over)
-            truncated.append(cut)
+            truncated.append(cut and not over)  # it also ran out of time, but it ended by itself
             infos.append(info)
         flags = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         steps = Steps(rewards=np.array(rewards, np.float32), terminated=flags[0], truncated=flags[1], errors=errors)

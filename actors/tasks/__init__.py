@@ -9,14 +9,15 @@ run resumes by one number. To add a source, write a class with `name`, `fingerpr
 
 from __future__ import annotations
 
+from actors.tasks.lanes import LaneStream, lane_stream
 from actors.tasks.source import TaskSource
 from actors.tasks.split import Split
 from actors.tasks.stream import HeldOut, TaskStream
 from buffers.trajectory import Task
 from configs.registry import construct
-from configs.schema import Component, TasksConfig
+from configs.schema import Component, RunConfig, TasksConfig
 
-__all__ = ["TASKS", "build", "build_source", "held_out_tasks", "training_stream", "warm_start_examples"]
+__all__ = ["TASKS", "build", "build_source", "cursor", "held_out_tasks", "training_stream", "warm_start_examples"]
 
 TASKS: dict[str, str] = {
     "datasets_folder": "actors.tasks.files:DatasetsFolder",
@@ -48,8 +49,15 @@ def build_source(section: Component, seed: int, where: str) -> TaskSource:
     return source
 
 
-def training_stream(section: TasksConfig, seed: int) -> TaskStream:
+def cursor(config: RunConfig) -> TaskStream | LaneStream:
     """Return the task cursor of a run."""
+    if config.is_decision:
+        return lane_stream(config.environment, config.seed)
+    return training_stream(config.tasks, config.seed)
+
+
+def training_stream(section: TasksConfig, seed: int) -> TaskStream:
+    """Return the task cursor of a language run."""
     return build(section, seed)[0]
 
 

@@ -66,6 +66,8 @@ class Scorer:
 
     scopes = frozenset({"sample"})
     needs: frozenset[str] = frozenset()
+    batch_needs: frozenset[str] = frozenset()
+    batch_components = ()
 
     async def score(self, samples: Sequence[Sample]) -> list[Verdict]:
         score = Score(component="correct", status=ScoreStatus.OK, value=1.0)

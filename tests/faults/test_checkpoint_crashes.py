@@ -30,6 +30,7 @@ class Tripwire:
 
     def __init__(self, crash_at: int) -> None:
         self.crash_at, self.calls, self.synced = crash_at, 0, set[Path]()
+        self.order: list[str] = []
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "c_call" or argument.__name__ not in DISK_CALLS:
@@ -37,8 +38,11 @@ class Tripwire:
         self.calls += 1
         if self.calls >= self.crash_at:
             raise PowerCut
+        self.order.append(argument.__name__)
         if argument.__name__ == "fsync":
-            self.synced.add(Path(frame.f_locals["path"]))  # of `learners.checkpoint.sync`
+            path = Path(frame.f_locals["path"])  # of `learners.checkpoint.sync`
+            self.synced.add(path)
+            self.order[-1] = f"fsync {path.name}"
 
 
 def state(version: int) -> LearnerState:
@@ -99,3 +103,15 @@ def test_a_crash_at_any_call_leaves_whole_checkpoints_only(
         assert newest(root) is not None and load_checkpoint(root / "v00000002").progress.version == 2
         shutil.rmtree(root.parent)
     assert crash_at > 20
+
+
+def test_a_checkpoint_has_its_name_on_disk_before_the_one_it_replaces_goes(tmp_path: Path) -> None:
+    """A rename is on disk once the folder that holds the name is synced; only then may `save` return or remove."""
+    root = tmp_path / "checkpoints"
+    root.mkdir()
+    save(root, 2)
+    order = crash(root, 2, crash_at=10**9).order
+    named = max(at for at, call in enumerate(order) if call == "rename")
+    assert "fsync checkpoints" in order[named:], "the new name is never synced"
+    after = order[named + 1 : order.index("fsync checkpoints", named)]
+    assert not {"unlink", "rmdir"} & set(after), "the replaced checkpoint went before the new name was on disk"

@@ -148,7 +148,7 @@ def build_supervisor(life: Life) -> Supervisor:
 def build_buffer(life: Life, epoch: int, version: int) -> Any:
     machine = Machine(clock=now, wall_clock=now, files=life.port, commits=partial(VirtualCommits, life.rng))
     tasks = partial(task_stream, TASKS, life.config.seed)
-    graph = partial(rewards.build, life.config.rewards)
+    graph = partial(rewards.build, life.config)
     return buffers.host.build(life.config, life.path, epoch, version, tasks, graph, machine)
 
 

@@ -14,7 +14,7 @@ from buffers.scores import Sample, Score, ScoreStatus
 from buffers.transport import HandleSet, LocalHandle
 from configs.errors import ConfigError
 from configs.registry import resolve
-from configs.schema import RewardComponentConfig, RewardsConfig
+from configs.schema import RewardComponentConfig, RewardsConfig, RunConfig
 from rewards.base import Component
 from rewards.combine import WeightedSum
 from rewards.graph import RewardGraph, RewardPart
@@ -160,15 +160,16 @@ def test_an_invalid_part_makes_the_sum_invalid_unless_it_is_ignored(
     assert verdict.scores == {"a": a, "b": b}
 
 
-def section(**components: dict[str, Any]) -> RewardsConfig:
-    return RewardsConfig(components={name: RewardComponentConfig(component=c) for name, c in components.items()})
+def section(**components: dict[str, Any]) -> RunConfig:
+    sections = {name: RewardComponentConfig(component=c) for name, c in components.items()}
+    return RunConfig(rewards=RewardsConfig(components=sections))
 
 
 async def test_a_configured_graph_scores_with_configured_servers() -> None:
     config = section(right={"target": "numeric"}, short={"target": "length_penalty", "target_tokens": 2})
-    config.components["short"].weight = 0.1
-    pools = {name: HandleSet(name) for name in config.components}
-    for name, component in config.components.items():
+    config.rewards.components["short"].weight = 0.1
+    pools = {name: HandleSet(name) for name in config.rewards.components}
+    for name, component in config.rewards.components.items():
         pools[name].attach(LocalHandle(f"{name}-0", rewards.build_server(component, name=name, rng=random.Random(0))))
     asked = [
         Sample(id="right", group="g", prompt="", completion="7 m", answer="7", num_tokens=2),
@@ -180,7 +181,7 @@ async def test_a_configured_graph_scores_with_configured_servers() -> None:
 
 def test_the_graph_knows_what_its_components_need() -> None:
     config = section(first={"target": "numeric"}, judge={"target": f"{__name__}:Judge"})
-    wired = rewards.build(config, {name: HandleSet(name) for name in config.components})
+    wired = rewards.build(config, {name: HandleSet(name) for name in config.rewards.components})
     assert wired.needs == {"tokens"} and wired.scopes == {"sample", "group"}
     assert wired._parts["judge"].after == {"first"}
 
@@ -200,7 +201,7 @@ def test_a_wrong_component_is_a_config_error_that_names_its_key(component: dict[
 
 def test_an_empty_graph_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"rewards\.components is empty"):
-        rewards.build(RewardsConfig(), {})
+        rewards.build(RunConfig(), {})
 
 
 def test_a_refused_argument_is_a_config_error_that_names_the_component() -> None:

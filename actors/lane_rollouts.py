@@ -1,0 +1,198 @@
+"""Running a decision policy in the lanes of one worker: fragments in, fragments out.
+
+    start(unit) -> the unit waits until its lane has finished the one before
+    await step() -> half of the lanes: what came of the last actions is recorded, the next are sent off
+    finished / failures -> what ended since they were last taken
+
+The order within `step` lets a backend that steps by itself work on one half while the policy looks at
+the other. A lane goes on where it stood; one that is new here, or whose environment broke, begins a
+fresh episode. All random numbers are keyed by the slot: who does the work changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from actors.environments import build as build_lanes
+from actors.environments.base import Lanes
+from actors.lane_record import LaneRecord
+from actors.policy_engine import PolicyEngine, build_engine
+from buffers.fragment import Fragment, fragments_to_table
+from buffers.messages import Failure
+from buffers.trajectory import Unit
+from configs.errors import RunError
+from configs.schema import RunConfig
+
+__all__ = ["LaneRollouts", "build_lane_rollouts", "lane_key"]
+
+SEED_BITS = (1 << 31) - 1
+"""Seeds that every environment takes."""
+
+Places = NDArray[np.int64]
+
+
+def lane_key(seed: int, unit: Unit, purpose: str) -> int:
+    """Return the 64-bit key of a unit's random numbers."""
+    return int(xxhash.xxh3_64_intdigest(f"{seed}/{unit.slot}/{purpose}".encode()))
+
+
+class LaneRollouts:
+    """Owns the environments of one worker and the fragments under way in them; places are lane numbers."""
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        lanes: Lanes,
+        *,
+        steps: int,
+        halves: int,
+        seed: int,
+        count_scope: str = "episode",
+        success_return: float | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine, self.seed = engine, seed
+        self.finished: list[Fragment] = []
+        self.failures: list[Failure] = []
+        self._lanes, self._steps, self._halves, self._wall_clock = lanes, steps, halves, wall_clock
+        self._queues: dict[int, deque[Unit]] = {}
+        self._units: dict[int, Unit] = {}
+        """lane -> the unit under way"""
+        self._waiting = 0
+        self._alive = np.zeros(lanes.size, np.bool_)
+        """Its environment can go on."""
+        self._record = LaneRecord(
+            lanes.spec, lanes.size, steps, engine.network,
+            captions=lanes.has_captions, count_scope=count_scope, success_return=success_return,
+        )  # fmt: skip
+        self._half = 0
+        self._sent: dict[int, Places] = {}
+        """half -> lanes whose actions are with the environments"""
+        self._seeds = np.zeros(lanes.size, np.int64)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._units) + self._waiting
+
+    @property
+    def wanted(self) -> int:
+        """Units to hold: of each lane the next one as well, so that none stands still during an exchange."""
+        return 2 * self._lanes.size
+
+    def start(self, unit: Unit) -> None:
+        """Begin a fragment, or let it wait for its lane.
+
+        Raises:
+          RunError: there is no such lane.
+        """
+        lane = unit.slot.task
+        if not 0 <= lane < self._lanes.size:
+            raise RunError(f"slot {unit.slot} asks for lane {lane}; there are {self._lanes.size} (environment.lanes)")
+        if lane in self._units:
+            self._queues.setdefault(lane, deque()).append(unit)
+            self._waiting += 1
+        else:
+            self._begin(lane, unit)
+
+    async def step(self) -> None:
+        """Advance one half of the lanes by one step."""
+        began = time.perf_counter()
+        half, self._half = self._half, (self._half + 1) % self._halves
+        sent = self._sent.pop(half, None)
+        if sent is not None:
+            self._receive(sent)
+        if active := sorted(lane for lane in self._units if lane % self._halves == half):
+            self._sent[half] = np.array(active, np.int64)
+            self._send(self._sent[half])
+        self.engine.stats.busy_s += time.perf_counter() - began
+
+    def take(self) -> tuple[list[Fragment], list[Failure]]:
+        """Return and forget what ended."""
+        ended = self.finished, self.failures
+        self.finished, self.failures = [], []
+        return ended
+
+    def to_table(self, fragments: Sequence[Fragment]) -> pa.Table:
+        """Return finished fragments as rows."""
+        return fragments_to_table(self._lanes.spec, fragments)
+
+    async def close(self) -> None:
+        """Release the environments."""
+        self._lanes.close()
+
+    def _begin(self, lane: int, unit: Unit) -> None:
+        self._units[lane] = unit
+        if not self._alive[lane]:
+            seed = lane_key(self.seed, unit, f"begin {unit.attempt}") & SEED_BITS
+            try:
+                self._lanes.reset(lane, seed)
+            except RunError as error:
+                self._fail(lane, str(error))
+                return
+            self._alive[lane] = True
+            self._record.fresh(lane, seed)
+        self._seeds[lane] = lane_key(self.seed, unit, "episodes") & SEED_BITS
+        noise = np.random.Generator(np.random.Philox(key=lane_key(self.seed, unit, "actions")))
+        self._record.begin(lane, noise, self._wall_clock())
+
+    def _send(self, lanes: Places) -> None:
+        """Let the policy act in these lanes."""
+        shown = self._lanes.observations
+        whole = len(lanes) == self._lanes.size
+        observations = shown if whole else {name: array[lanes] for name, array in shown.items()}
+        state, noise = self._record.inputs(lanes)
+        acted = self.engine.act(observations, state, noise)
+        self._record.acted(lanes, observations, acted, self.engine.version)
+        self._lanes.send(lanes, acted[0], self._next_seeds(lanes))
+
+    def _receive(self, lanes: Places) -> None:
+        """Record what came of it; hand over the fragments that are full."""
+        steps = self._lanes.recv(lanes)
+        full = self._record.received(lanes, steps, self._next_seeds(lanes))
+        broken = {int(lanes[index]): why for index, why in steps.errors.items()}
+        for lane in full:
+            if lane not in broken:
+                self._finish(lane)
+        for lane, why in broken.items():
+            self._fail(lane, why)
+
+    def _next_seeds(self, lanes: Places) -> list[int]:
+        """Return the seed of the episode that begins should the present one end with this step."""
+        return ((self._seeds[lanes] + self._record.at[lanes]) & SEED_BITS).tolist()
+
+    def _finish(self, lane: int) -> None:
+        unit = self._units.pop(lane)
+        last = {name: array[lane] for name, array in self._lanes.observations.items()}
+        self.finished.append(self._record.fragment(lane, unit, last, self._wall_clock()))
+        self._next(lane)
+
+    def _fail(self, lane: int, why: str) -> None:
+        """Give the unit of a lane up; only its fragment is lost, and the lane begins anew."""
+        unit = self._units.pop(lane)
+        self._alive[lane] = False
+        reason = f"lane {lane}: {why}"
+        self.failures.append(Failure(slot=unit.slot, attempt=unit.attempt, reason=reason, retry=True))
+        self._next(lane)
+
+    def _next(self, lane: int) -> None:
+        if queue := self._queues.get(lane):
+            self._waiting -= 1
+            self._begin(lane, queue.popleft())
+
+
+def build_lane_rollouts(config: RunConfig) -> LaneRollouts:
+    """Build environments and policy of a worker."""
+    section = config.environment
+    lanes = build_lanes(section, section.lanes, config.seed)
+    return LaneRollouts(
+        build_engine(config, lanes.spec), lanes,
+        steps=section.fragment_length, halves=section.halves, seed=config.seed,
+        count_scope=config.exploration.count_scope, success_return=section.success_return,
+    )  # fmt: skip

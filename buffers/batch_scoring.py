@@ -1,0 +1,112 @@
+"""Scores that are given when a batch is read: by the newest reward model, each batch once.
+
+    compose -> the rows' samples -> reward graph -> recorded with the consuming version -> the batch with verdicts
+
+X waits for Y: `next_batch` waits for `scored`, whose end the deadlines of the graph's components bound; `commit`
+waits for `stored`, so that no update is recorded before the rewards it was made with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Protocol
+
+from buffers.live_groups import Verdict
+from buffers.payloads import PayloadStore
+from buffers.samples import sample_columns, to_samples
+from buffers.scores import Sample, Score
+from buffers.stream import Batch
+from configs.errors import DeadlineExceeded
+
+__all__ = ["BatchScorer", "BatchScoring"]
+
+
+class BatchScorer(Protocol):
+    """The reward graph, as far as it looks at batches."""
+
+    @property
+    def batch_needs(self) -> frozenset[str]:
+        """Optional fields of `Sample` that some component reads."""
+        ...
+
+    @property
+    def batch_components(self) -> tuple[str, ...]:
+        """Who is asked; without any nothing is scored."""
+        ...
+
+    async def score_batch(
+        self, samples: Sequence[Sample], known: Sequence[Mapping[str, Score]]
+    ) -> Sequence[Verdict]: ...
+
+
+class ScoreLog(Protocol):
+    """Where score attempts are stored."""
+
+    def record_scores(self, scores: Sequence[tuple[str, Score]], update_version: int | None = None) -> Future[None]: ...
+
+
+class BatchScoring:
+    """Scores each announced batch once, however often it is asked for."""
+
+    def __init__(self, scorer: BatchScorer, *, payloads: PayloadStore, log: ScoreLog) -> None:
+        self._scorer, self._payloads, self._log = scorer, payloads, log
+        self._scored: dict[int, asyncio.Task[Batch]] = {}
+        """By consuming version."""
+        self._stored: dict[int, Future[None]] = {}
+
+    async def scored(self, batch: Batch, wait_s: float) -> Batch:
+        """Return the batch with its verdicts; one that takes longer goes on, for the next call.
+
+        Raises:
+          DeadlineExceeded: there are no scores within `wait_s`.
+        """
+        if not self._scorer.batch_components:
+            return batch
+        if batch.version not in self._scored:
+            self._scored[batch.version] = asyncio.get_running_loop().create_task(self._score(batch))
+        task = self._scored[batch.version]
+        try:
+            async with asyncio.timeout(max(wait_s, 0.0)):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            names = ", ".join(self._scorer.batch_components)
+            raise DeadlineExceeded(
+                f"batch {batch.version} has no scores by {names} within {wait_s:g} s, from {batch.ids[0]} on; "
+                "raise their replicas, or lower their deadline_s"
+            ) from error
+
+    async def stored(self, version: int, deadline_s: float) -> None:
+        """Return once the scores of a batch are on disk, and forget the batch.
+
+        Raises:
+          DeadlineExceeded: the disk did not take them in time.
+        """
+        if (future := self._stored.get(version)) is None:
+            return
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"scores of batch {version} are not on disk within {deadline_s:g} s") from error
+        self._scored.pop(version, None)
+        self._stored.pop(version, None)
+
+    async def close(self) -> None:
+        """Stop scoring."""
+        tasks = list(self._scored.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _score(self, batch: Batch) -> Batch:
+        began = asyncio.get_running_loop().time()
+        names, needs = self._scorer.batch_components, self._scorer.batch_needs
+        samples = to_samples(self._payloads.gather(batch.rows, sample_columns(needs)), needs)
+        verdicts = await self._scorer.score_batch(samples, [row.scores for row in batch.rows])
+        given = [(s.id, v.scores[name]) for s, v in zip(samples, verdicts, strict=True) for name in names]
+        self._stored[batch.version] = self._log.record_scores(given, batch.version)
+        took_s = asyncio.get_running_loop().time() - began
+        return replace(batch, verdicts={s.id: v for s, v in zip(samples, verdicts, strict=True)}, scoring_s=took_s)
