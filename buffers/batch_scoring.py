@@ -88,7 +88,7 @@ class BatchScoring:
             return
         try:
             async with asyncio.timeout(deadline_s):
-                await asyncio.wrap_future(future)
+                await asyncio.shield(asyncio.wrap_future(future))  # for the next call, too
         except TimeoutError as error:
             raise DeadlineExceeded(f"scores of batch {version} are not on disk within {deadline_s:g} s") from error
         self._scored.pop(version, None)

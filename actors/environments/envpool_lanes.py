@@ -7,7 +7,8 @@ Dimensions: L places of one call, G places of one pool, A action columns.
 
 EnvPool seeds an environment once, when it is built: a seed given to `reset` begins the same sequence of episodes,
 and the seeds given to `send` are not used. Its own reset takes a step; here that step is taken at once, so that
-no step of a lane is without a decision. `recv` waits without a deadline: a step in C++ cannot be given up.
+no step of a lane is without a decision. An episode that ends by itself on its last allowed step is said to be
+truncated. `recv` waits without a deadline: a step in C++ cannot be given up.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from actors.environments.base import Captioner, Steps
+from actors.environments.captions import InfoCaptions
 from actors.environments.gymnasium_instance import unknown_id
 from actors.environments.spaces import SOLE, action_decoder, action_spec, observation_specs
 from buffers.environment_spec import EnvironmentSpec, Observations
@@ -57,6 +59,10 @@ class EnvPoolLanes:
           keys: which parts of a Dict observation to keep; None: every numeric one.
           options: further arguments of `envpool.make`.
         """
+        if isinstance(captioner, InfoCaptions):
+            raise ConfigError(
+                "environment.captions.target is 'info', but EnvPool's environments say nothing; use another"
+            )
         self._id, self._options = id, {"num_threads": num_threads, **(options or {})}
         observed, acted = _spaces(id, self._options)
         self.spec = EnvironmentSpec(id, observation_specs(observed, keys, WHERE), action_spec(acted, WHERE))
