@@ -46,11 +46,11 @@ def settings(env: str, backend: str, workers: int) -> Section:
             "lanes": LANES * workers,
             "fragment_length": STEPS,
             "fragments_per_update": FRAGMENTS,
+            "eval_episodes": 0,
         },
         "policy": {"target": "mlp", "hidden": list(HIDDEN[env]), "value": "shared", "byte_scale": 10},
         "rollout": {"workers": workers, "slots": LANES},
         "learner": {"learning_rate": 3e-4, "max_grad_norm": 0.5, "actor_critic": {"returns": {"target": "gae"}}},
-        "eval": {"tasks": 0, "every": 0},
         "checkpoint": {"every": 0},
         "logging": {"view": "quiet", "tensorboard": False, "report": False},
     }

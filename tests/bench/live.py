@@ -28,7 +28,7 @@ START_S, STOP_S, LOOK_S = 180.0, 90.0, 1.0
 UPDATES = "SELECT version, num_trained, time FROM versions WHERE num_trained > 0 ORDER BY version"
 
 
-def measure_run(settings: Mapping[str, Any], seconds: float, warm_up_s: float) -> dict[str, float]:
+def measure_run(settings: Mapping[str, Any], seconds: float, warm_up_s: float) -> dict[str, Any]:
     """Start a run, measure a window of it, stop it as Ctrl-C does.
 
     Args:
@@ -57,12 +57,12 @@ def _window(
     settings: Mapping[str, Any],
     seconds: float,
     warm_up_s: float,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     _wait_for_an_update(process, log, run)
     time.sleep(warm_up_s)
-    cpu_before, began = tree_cpu_s(psutil.Process(process.pid)), time.time()
+    before, began = tree_cpu_s(psutil.Process(process.pid)), time.time()
     time.sleep(seconds)
-    cpu_s, ended = tree_cpu_s(psutil.Process(process.pid)) - cpu_before, time.time()
+    after, ended = tree_cpu_s(psutil.Process(process.pid)), time.time()
     if process.poll() is not None:
         raise RunError(f"the run ended by itself: {log.read_text()[-2000:]}")
     rows = [row for row in query(run, UPDATES).to_pylist() if began <= row["time"] <= ended]
@@ -70,9 +70,15 @@ def _window(
         raise RunError(f"{len(rows)} updates in {seconds:g} s; raise --seconds")
     fragments = sum(row["num_trained"] for row in rows[1:])
     rate = fragments * settings["environment"]["fragment_length"] / (rows[-1]["time"] - rows[0]["time"])
-    frames_per_cpu_s = rate * (ended - began) / cpu_s
-    return {"frames_per_s": round(rate, 1), "cpu_s": round(cpu_s, 2), "frames_per_cpu_s": round(frames_per_cpu_s, 1),
-            "window_s": round(ended - began, 2)}  # fmt: skip
+    used = {title: round(after[title] - before.get(title, 0.0), 2) for title in after}
+    cpu_s = sum(used.values())
+    return {
+        "frames_per_s": round(rate, 1),
+        "cpu_s": round(cpu_s, 2),
+        "frames_per_cpu_s": round(rate * (ended - began) / cpu_s, 1),
+        "window_s": round(ended - began, 2),
+        "cpu_s_of": {title: seconds for title, seconds in used.items() if seconds > 0.005 * cpu_s},
+    }
 
 
 def _wait_for_an_update(process: subprocess.Popen[bytes], log: Path, run: Path) -> None:

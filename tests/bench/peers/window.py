@@ -6,8 +6,10 @@ Peers are run as files, each by its own interpreter: they import nothing of head
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 import psutil
@@ -29,18 +31,14 @@ def parse(description: str | None, environments: Sequence[str], workers: int) ->
     return parser.parse_args()
 
 
-def tree_cpu_s(process: psutil.Process | None = None) -> float:
-    """Return seconds of CPU, user and system, that a process and its living descendants have used."""
-    root = process or psutil.Process()
-    return sum(_cpu_s(member) for member in [root, *root.children(recursive=True)])
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
+def tree_cpu_s(root: psutil.Process) -> dict[str, float]:
+    """Return seconds of CPU, user and system, that a process and its living descendants have used, by their titles."""
+    used: dict[str, float] = defaultdict(float)
+    for member in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            used[member.cmdline()[0].rpartition("/")[2]] += times.user + times.system
+    return used
 
 
 class Window:
@@ -65,7 +63,7 @@ class Window:
             return False
         opening = self._first + self._warm_up_s if not self._marks else self._marks[0][0] + self._seconds
         if now >= opening:
-            self._marks.append((now, frames, tree_cpu_s()))
+            self._marks.append((now, frames, sum(tree_cpu_s(psutil.Process()).values())))
         return len(self._marks) == 2
 
     def report(self) -> None:
