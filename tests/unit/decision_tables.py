@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from buffers.environment_spec import ActionSpec, ArraySpec, EnvironmentSpec, Observations
 from buffers.fragment import Fragment, fragments_to_table
@@ -34,6 +35,8 @@ NETHACK = EnvironmentSpec(
     ActionSpec("discrete", (23,)),
 )
 STEPS = 6
+
+torch.set_num_threads(1)  # tiny networks: a second thread costs more than it gives
 
 
 @cache

@@ -108,7 +108,7 @@ def test_the_published_weights_are_the_acting_networks_state(spec, policy):
 
 def test_the_rewarded_action_becomes_likelier():
     found = learner("learner.actor_critic.entropy_coefficient=0")
-    for update in range(12):
+    for update in range(20):
         fragments = [random_fragment(VECTOR, n, seed=update) for n in range(8)]
         rewarded = [
             replace(f, rewards=(f.actions[:, 0] == 2).astype(np.float32), logprobs=np.full(6, -np.log(4), np.float32))
@@ -192,8 +192,8 @@ def test_the_target_network_follows_every_few_updates():
 
 def test_intrinsic_rewards_are_trained_on_and_told_apart_in_the_metrics():
     table = random_table(VECTOR, 2)
-    column = pa.array([[1.0] * 6, None], pa.list_(pa.float32()))
-    scored = table.append_column("intrinsic_rewards", column)
+    given = pa.array([[1.0] * 6, None], pa.list_(pa.float32()))
+    scored = table.set_column(table.column_names.index("intrinsic_rewards"), "intrinsic_rewards", given)
     plain, rewarded = learner(), learner()
     a, b = plain.update(table), rewarded.update(scored)
     assert "reward/intrinsic_mean" not in a and a["reward/intrinsic_coverage"] == 0.0
@@ -234,11 +234,10 @@ def test_metrics_of_an_update_are_finite_and_named():
 
 
 def test_the_critic_that_has_learned_explains_the_returns():
-    found = learner("learner.num_iterations=20", "learner.actor_critic.gamma=0")
-    rng = np.random.default_rng(0)
+    found = learner("learner.num_iterations=10", "learner.actor_critic.gamma=0")
     for seed in range(15):
         fragments = [random_fragment(VECTOR, n, seed=seed) for n in range(8)]
-        seen = [replace(f, rewards=f.observations["position"][:-1, 0] + 0 * rng.normal()) for f in fragments]
+        seen = [replace(f, rewards=f.observations["position"][:-1, 0]) for f in fragments]
         metrics = found.update(fragments_to_table(VECTOR, seen))
     assert metrics["value/explained_variance"] > 0.8
 
