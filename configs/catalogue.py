@@ -26,6 +26,9 @@ TABLES = {
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
     "losses": "learners.losses:LOSSES",
+    "policies": "learners.models.decision:POLICIES",
+    "cores": "learners.models.decision.cores:CORES",
+    "returns": "learners.returns:RETURNS",
     "publishers": "learners.publish:PUBLISHERS",
 }
 """Kind of component -> "module:TABLE"; imported when they are listed."""

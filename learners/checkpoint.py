@@ -95,7 +95,8 @@ def write(partial: Path, state: LearnerState, model_folder: Path, note: Mapping[
     for file in sorted(model_folder.iterdir()):
         if file.is_file() and ".safetensors" not in file.name and file.name not in (STATE, MANIFEST):
             shutil.copyfile(file, partial / file.name)
-    sections = {MODEL: state.model, OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: {"torch": state.rng}}
+    rest = {"torch": state.rng, **state.extra}
+    sections = {MODEL: state.model, OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: rest}
     for name, tensors in sections.items():
         save_file({k: t.contiguous() for k, t in tensors.items()}, partial / name, metadata={"format": "pt"})
     (partial / STATE).write_text(json.dumps({**note, "progress": dataclasses.asdict(state.progress)}, indent=1))
@@ -223,7 +224,8 @@ def load_checkpoint(path: str | Path) -> LearnerState:
         model=tensors[0],
         optimiser=tensors[1],
         reference=tensors[2],
-        rng=tensors[3]["torch"],
+        rng=tensors[3].pop("torch"),
+        extra=tensors[3],
     )
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from buffers.digest import chain_digest, weights_digest
-from configs.errors import RunError
 from configs.registry import construct
 from configs.schema import LearnerConfig, ModelConfig
 from learners.advantages import ADVANTAGES, Advantage
@@ -136,7 +135,7 @@ class PolicyLearner:
         metrics = {name: sum(s[name] for s in steps) / len(steps) for name in steps[0]} if steps else {}
         metrics |= {"optim/lr": rate, "optim/skipped": float(skipped)}
         self.progress.advance(chain_digest(self.progress.trained_digest, batch.ids), len(batch.ids))
-        self._count_failures(bool(steps) and skipped == len(steps))
+        self.progress.count_failure(bool(steps) and skipped == len(steps), self._config.max_nonfinite_updates)
         return metrics
 
     def supervised_update(self, items: Sequence[Item], optimiser: Optimiser, rate: float) -> float:
@@ -243,15 +242,6 @@ class PolicyLearner:
         with self._collective.backward(self._joined, last=True):
             # A rank without a part passes nothing through, so that all meet.
             (loss(parts[-1]) if parts else self._joined(self._nothing)[0].sum() * 0).backward()
-
-    def _count_failures(self, failed: bool) -> None:
-        self.progress.nonfinite = self.progress.nonfinite + 1 if failed else 0
-        if self.progress.nonfinite >= self._config.max_nonfinite_updates:
-            raise RunError(
-                f"learner update {self.version}: gradients were not finite in {self.progress.nonfinite} updates "
-                f"in a row, learner.max_nonfinite_updates is {self._config.max_nonfinite_updates}; "
-                "lower learner.learning_rate or learner.max_grad_norm, and look for extreme rewards"
-            )
 
 
 @torch.no_grad()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from configs.errors import DataError
+from configs.errors import DataError, RunError
 
 __all__ = ["LearnerState", "Progress"]
 
@@ -31,6 +31,20 @@ class Progress:
         self.trained_digest = digest
         self.trained_count += count
 
+    def count_failure(self, failed: bool, limit: int) -> None:
+        """Count updates in a row whose every optimiser step was skipped.
+
+        Raises:
+          RunError: there were `limit` of them.
+        """
+        self.nonfinite = self.nonfinite + 1 if failed else 0
+        if self.nonfinite >= limit:
+            raise RunError(
+                f"learner update {self.version}: gradients were not finite in {self.nonfinite} updates "
+                f"in a row, learner.max_nonfinite_updates is {limit}; "
+                "lower learner.learning_rate or learner.max_grad_norm, and look for extreme rewards"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerState:
@@ -41,9 +55,11 @@ class LearnerState:
     optimiser: Mapping[str, Tensor]
     """`<moment>/<parameter>`; empty before the first step."""
     reference: Mapping[str, Tensor]
-    """Empty without a reference policy."""
+    """Weights of the reference policy or of the target network; empty without one."""
     rng: Tensor
     """torch's generator."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Anything else that is learned from the stream, such as the scale of returns; no name is `torch`."""
 
     def check_names(self, expected: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Refuse tensors of another model.

@@ -9,6 +9,7 @@ over the whole minibatch.
 LOSSES: dict[str, str] = {
     "clipped_surrogate": "learners.losses.clipped_surrogate:ClippedSurrogate",
     "decoupled_surrogate": "learners.losses.decoupled_surrogate:DecoupledSurrogate",
+    "impact": "learners.losses.target_surrogate:TargetSurrogate",
     "sequence_surrogate": "learners.losses.sequence_surrogate:SequenceSurrogate",
     "truncated_importance": "learners.losses.importance:TruncatedImportance",
 }

@@ -27,6 +27,8 @@ class LossInputs:
     """[B, T] nats, log pi of the weights at the start of the update."""
     reference: Tensor | None = None
     """[B, T] nats, log pi of the reference policy."""
+    target: Tensor | None = None
+    """[B, T] nats, log pi of the target network: weights of some updates ago."""
     entropy: Tensor | None = None
     """[B, T] nats."""
     values: Tensor | None = None
@@ -51,7 +53,7 @@ class Loss(Protocol):
     """A policy loss."""
 
     inputs: ClassVar[frozenset[str]]
-    """Of current, behaviour, proximal, reference, values, rewards, entropy, logits."""
+    """Of current, behaviour, proximal, reference, target, values, rewards, entropy, logits."""
     coupling: ClassVar[str]
     """token | sequence | group | pair | batch"""
 
