@@ -95,7 +95,7 @@ _GLOSSARY = (
            "below 0.8", high=0.8,
            remedy="tasks are too easy or too hard: change tasks.train, or raise batch.num_generations"),
     Metric("reward/mean", "reward",
-           "Mean combined reward of the batch, over samples whose scores are valid",
+           "Mean combined reward of the batch, over samples whose scores are valid; of fragments, per step",
            "rises, then levels off"),
     Metric("reward/std", "reward",
            "Standard deviation of the combined reward in the batch",
