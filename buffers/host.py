@@ -129,6 +129,7 @@ class BufferHost:
         batch = self._batches.pop(version, None)
         if batch is not None:
             self._buffer.commit(batch)
+            self._intake.admit()
             self._changed.set()
         return self._buffer.version
 

@@ -27,6 +27,7 @@ TABLES = {
     "advantages": "learners.advantages:ADVANTAGES",
     "losses": "learners.losses:LOSSES",
     "policies": "learners.models.decision:POLICIES",
+    "cores": "learners.models.decision.cores:CORES",
     "returns": "learners.returns:RETURNS",
     "publishers": "learners.publish:PUBLISHERS",
 }

@@ -32,15 +32,15 @@ def total_reward(
     clipped = extrinsic if clip is None else extrinsic.clip(-clip, clip)
     bonus = intrinsic / np.maximum(counts, 1).astype(np.float32) ** np.float32(config.count_exponent)
     worth = np.where(np.isnan(bonus), 0.0, config.intrinsic_coefficient * bonus)
-    total: Array = (config.extrinsic_coefficient * clipped + worth).astype(np.float32)
-    return total
+    return (config.extrinsic_coefficient * clipped + worth).astype(np.float32)
 
 
 def discounted_sums(rewards: Array, ended: NDArray[np.bool_], gamma: float) -> Array:
     """Return [B, T] r_t + gamma r_{t+1} + ... to the end of the episode or the fragment."""
-    sums, later = np.zeros_like(rewards), np.zeros_like(rewards[:, 0])
+    sums = np.zeros_like(rewards)
+    later: Array = np.zeros(len(rewards), np.float32)
     for t in reversed(range(rewards.shape[1])):
-        sums[:, t] = later = rewards[:, t] + np.float32(gamma) * np.where(ended[:, t], np.float32(0), later)
+        sums[:, t] = later = rewards[:, t] + np.float32(gamma) * np.where(ended[:, t], 0, later).astype(np.float32)
     return sums
 
 

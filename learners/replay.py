@@ -22,7 +22,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from buffers.environment_spec import EnvironmentSpec
 from buffers.records.lineage import SurvivingLineage
 from buffers.retired import refuse_retired
 from buffers.schema import EVENTS, SCORES, TRAJECTORY, VERSIONS, with_rewards
@@ -35,12 +34,10 @@ from configs.schema import RunConfig
 from learners.host import open_rank
 from learners.numeric_identity import check_identity
 from learners.policy_learner import PolicyLearner
-from learners.rank import LearnerRank
 
 __all__ = ["Replayed", "replay", "replay_run"]
 
 Combine = Callable[[Mapping[str, Score]], Any]
-MakeRank = Callable[[RunConfig, Path, Callable[[], EnvironmentSpec]], LearnerRank]
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,8 @@ def replay(words: list[str], make_parts: Callable[[RunConfig], Parts]) -> int:
     return 0 if result.identical else 1
 
 
-async def replay_run(
-    run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False, make_rank: MakeRank = open_rank
-) -> Replayed:
+async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False) -> Replayed:
     """Recompute the hash of every version of the surviving lineage, then compare with the ledger.
-
-    Args:
-      make_rank: (configuration, run folder, what is acted in) -> the learner, as the run made it.
 
     Raises:
       DataError: the run cannot be replayed here; says why.
@@ -117,7 +109,7 @@ async def replay_run(
         known = pc.is_in(stored["id"], value_set=pa.array(_within(run, stored, lineage), pa.string()))
         check = parts.generation_check(folder, stored.filter(known))
         generation = {"trajectories": pc.sum(known).as_py(), "left_out": len(stored) - pc.sum(known).as_py()}
-    hashes = [digest async for digest in _learn(run, config, parts, lineage, stored, check, make_rank)]
+    hashes = [digest async for digest in _learn(run, config, parts, lineage, stored, check)]
     recorded = _recorded(run)
     differences = [
         f"version {row.version}: recorded {recorded[row.lineage, row.version][:12]}, replayed {digest[:12]}"
@@ -130,16 +122,10 @@ async def replay_run(
 
 
 async def _learn(
-    run: Path,
-    config: RunConfig,
-    parts: Parts,
-    lineage: SurvivingLineage,
-    stored: pa.Table,
-    check: Any,
-    make_rank: MakeRank,
+    run: Path, config: RunConfig, parts: Parts, lineage: SurvivingLineage, stored: pa.Table, check: Any
 ) -> Any:
     """Yield the hash of each version of the lineage; show each version to the check of the generation."""
-    rank = make_rank(config, run, parts.spec)
+    rank = open_rank(config, run, parts.spec)
     batches = _batches(run, config, lineage, stored, parts.combine())
     try:
         if config.warm_start.updates:

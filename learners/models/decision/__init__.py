@@ -19,6 +19,8 @@ __all__ = ["POLICIES", "build_policy"]
 
 POLICIES: dict[str, str] = {
     "mlp": "learners.models.decision.mlp:mlp",
+    "cnn": "learners.models.decision.cnn:cnn",
+    "nethack": "learners.models.decision.nethack:nethack",
 }
 
 

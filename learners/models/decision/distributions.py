@@ -93,7 +93,7 @@ def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
     return (cumulative <= uniform[..., None] * cumulative[..., -1:]).sum(-1).float()
 
 
-def sum_of(columns: Sequence[Tensor]) -> Tensor:
+def sum_of(columns: list[Tensor]) -> Tensor:
     return columns[0] if len(columns) == 1 else torch.stack(columns).sum(0)
 
 

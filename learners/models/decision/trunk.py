@@ -5,6 +5,7 @@ Dimensions: K trunks, N rows, H units.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -39,9 +40,9 @@ class Trunk(nn.Module):
         super().__init__()
         one_of("policy.activation", activation, tuple(ACTIVATIONS))
         require(len(hidden) > 0 and min(hidden) > 0, "policy.hidden", hidden, "list sizes > 0", "[64, 64] is usual")
-        self._activation, self._trunks, self.features = ACTIVATIONS[activation], trunks, hidden[-1]
+        self._activation, self.trunks, self.features = ACTIVATIONS[activation], trunks, hidden[-1]
         self.first = nn.Linear(inputs, trunks * hidden[0])
-        self.weights = nn.ParameterList([torch.empty(trunks, a, b) for a, b in zip(hidden, hidden[1:], strict=False)])
+        self.weights = nn.ParameterList([torch.empty(trunks, a, b) for a, b in itertools.pairwise(hidden)])
         self.biases = nn.ParameterList([torch.zeros(trunks * b) for b in hidden[1:]])
         nn.init.zeros_(self.first.bias)
         for block in (*self.first.weight.data.chunk(trunks), *(w for weight in self.weights for w in weight.data)):
@@ -49,7 +50,7 @@ class Trunk(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [K, N, H] features of [N, F] inputs."""
-        hidden = self._activation(self.first(inputs)).unflatten(-1, (self._trunks, -1)).transpose(0, 1)
+        hidden = self._activation(self.first(inputs)).unflatten(-1, (self.trunks, -1)).transpose(0, 1)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            hidden = self._activation(torch.baddbmm(bias.view(self._trunks, 1, -1), hidden, weight))
+            hidden = self._activation(torch.baddbmm(bias.view(self.trunks, 1, -1), hidden, weight))
         return hidden
