@@ -80,7 +80,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestQueue.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
 def test_the_newest_goes_first_and_seen_again_is_new_again():
