@@ -176,9 +176,8 @@ class DecisionLearner:
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return all parameters and buffers by name, detached but not copied."""
-    held = (*network.named_parameters(), *network.named_buffers())
-    return {name: tensor.detach() for name, tensor in held}
+    """Return all parameters and published buffers by name, detached but not copied."""
+    return dict(network.state_dict())
 
 
 def copy_tensors(into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -60,9 +60,7 @@ class EnvPoolLanes:
           options: further arguments of `envpool.make`.
         """
         if isinstance(captioner, InfoCaptions):
-            raise ConfigError(
-                "environment.captions.target is 'info', but EnvPool's environments say nothing; use another"
-            )
+            raise ConfigError("environment.captions.target is 'info', but EnvPool's games say nothing; use another")
         self._id, self._options = id, {"num_threads": num_threads, **(options or {})}
         observed, acted = _spaces(id, self._options)
         self.spec = EnvironmentSpec(id, observation_specs(observed, keys, WHERE), action_spec(acted, WHERE))

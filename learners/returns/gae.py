@@ -21,7 +21,7 @@ def gae(steps: Steps, *, gamma: float, lam: float) -> Estimate:
     Source: arXiv:1506.02438 eq. 16.
     """
     deltas = torch.where(steps.mask, steps.rewards + gamma * steps.following - steps.values, 0.0)
-    advantages = backwards(deltas, gamma * lam * steps.continues)
+    advantages = backwards(deltas, gamma * lam * steps.continues.to(deltas.dtype))
     return Estimate(steps.values + advantages, advantages)
 
 

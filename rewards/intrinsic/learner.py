@@ -253,18 +253,20 @@ def _resident_bytes() -> float:
     return float(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def build(config: RunConfig, run_folder: Path, spec_json: str | None = None) -> RewardLearner:
+async def build(
+    config: RunConfig, run_folder: Path, describe: Callable[[], EnvironmentSpec] | None = None
+) -> RewardLearner:
     """Build the reward learner inside its own process; it resumes what `run_folder` holds.
 
     Args:
-      spec_json: `EnvironmentSpec.to_json`; None for language policies.
+      describe: returns what a decision policy acts in; None for language policies.
 
     Raises:
       ConfigError: the configuration names no usable intrinsic reward.
       Corruption: what an earlier process stored is damaged.
     """
     torch.set_num_threads(1)
-    spec = EnvironmentSpec.from_json(spec_json) if spec_json else None
+    spec = describe() if describe else None
     folder = Path(run_folder) / "intrinsic"
     epoch = begin_epoch(folder)
     fraction = config.exploration.annotation.held_out_fraction

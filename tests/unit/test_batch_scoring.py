@@ -13,7 +13,7 @@ import pytest
 from stream_scene import Scene
 
 import rewards
-from buffers.batch_metrics import batch_metrics
+from buffers.batch_metrics import text_metrics
 from buffers.batch_scoring import BatchScoring
 from buffers.scores import INTRINSIC, Sample, Score, ScoreStatus
 from buffers.stream import Batch
@@ -82,7 +82,7 @@ async def test_a_batch_is_scored_once_and_its_total_is_combined_again(tmp_path: 
     table = scene.buffer.table(first)
     assert table["reward"].to_pylist() == [0.0 + 5.5, 1.0 + 5.5] * 2  # half of version 11
     assert [row.reward for row in batch.rows] == [0.0, 1.0] * 2, "what arrived stays as it is"
-    metrics = batch_metrics(first, max_completion_length=8)
+    metrics = text_metrics(first, max_completion_length=8)
     assert (metrics["reward/mean"], metrics["rewards/late/mean"]) == (6.0, 11.0)
     scene.close()
 
@@ -143,7 +143,7 @@ async def test_an_invalid_score_leaves_its_sample_in_the_batch_without_a_reward(
     table = scene.buffer.table(scored)
     assert table["reward"].to_pylist() == [None, 2.0, 1.0, 2.0]
     assert table["reward_valid"].to_pylist() == [False, True, True, True]
-    assert batch_metrics(scored, max_completion_length=8)["rewards/late/invalid"] == 1.0
+    assert text_metrics(scored, max_completion_length=8)["rewards/late/invalid"] == 1.0
     scene.buffer.commit(scored)
     assert scene.buffer.payloads.held_bytes == 0, "a sample without a reward is released as well"
     scene.close()
