@@ -11,6 +11,8 @@ fresh episode. All random numbers are keyed by the slot: who does the work chang
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -56,6 +58,7 @@ class LaneRollouts:
         seed: int,
         count_scope: str = "episode",
         success_return: float | None = None,
+        max_delay_s: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.engine, self.seed = engine, seed
@@ -73,6 +76,9 @@ class LaneRollouts:
             captions=lanes.has_captions, count_scope=count_scope, success_return=success_return,
         )  # fmt: skip
         self._half = 0
+        self._max_delay_s = max_delay_s
+        self._ready_at: dict[int, float] = {}
+        """lane -> clock time before which its fragment does not begin"""
         self._sent: dict[int, Places] = {}
         """half -> lanes whose actions are with the environments"""
         self._seeds = np.zeros(lanes.size, np.int64)
@@ -108,10 +114,11 @@ class LaneRollouts:
         sent = self._sent.pop(half, None)
         if sent is not None:
             self._receive(sent)
-        if active := sorted(lane for lane in self._units if lane % self._halves == half):
+        if active := sorted(lane for lane in self._units if lane % self._halves == half and self._ready(lane)):
             self._sent[half] = np.array(active, np.int64)
             self._send(self._sent[half])
         self.engine.stats.busy_s += time.perf_counter() - began
+        await asyncio.sleep(0)  # exchanges are answered between two steps
 
     def take(self) -> tuple[list[Fragment], list[Failure]]:
         """Return and forget what ended."""
@@ -138,6 +145,8 @@ class LaneRollouts:
                 return
             self._alive[lane] = True
             self._record.fresh(lane, seed)
+        if self._max_delay_s:
+            self._ready_at[lane] = time.perf_counter() + random.random() * self._max_delay_s
         self._seeds[lane] = lane_key(self.seed, unit, "episodes") & SEED_BITS
         noise = np.random.Generator(np.random.Philox(key=lane_key(self.seed, unit, "actions")))
         self._record.begin(lane, noise, self._wall_clock())
@@ -162,6 +171,9 @@ class LaneRollouts:
                 self._finish(lane)
         for lane, why in broken.items():
             self._fail(lane, why)
+
+    def _ready(self, lane: int) -> bool:
+        return not self._max_delay_s or time.perf_counter() >= self._ready_at[lane]
 
     def _next_seeds(self, lanes: Places) -> list[int]:
         """Return the seed of the episode that begins should the present one end with this step."""
@@ -195,4 +207,5 @@ def build_lane_rollouts(config: RunConfig) -> LaneRollouts:
         build_engine(config, lanes.spec), lanes,
         steps=section.fragment_length, halves=section.halves, seed=config.seed,
         count_scope=config.exploration.count_scope, success_return=section.success_return,
+        max_delay_s=config.rollout.max_delay_s,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -9,6 +10,9 @@ from actors.view import View
 from buffers.records.metrics import MetricsWriter
 
 __all__ = ["RunListener"]
+
+EVALUATION = ("accuracy", "reward", "invalid", "return_mean", "success_rate", "len_mean")
+"""Figures of an evaluation that are followed: of texts the first three, of episodes the others, where known."""
 
 
 class RunListener:
@@ -22,6 +26,6 @@ class RunListener:
         self._view.update(update, self._updates, metrics, pools)
 
     def evaluation(self, update: int, result: Mapping[str, float]) -> None:
-        named = {f"eval/held_out/{key}": result[key] for key in ("accuracy", "reward", "invalid")}
-        self._metrics.log(update, named, time.time())
-        self._view.evaluation(update, result["accuracy"])
+        known = {key: result[key] for key in EVALUATION if math.isfinite(result.get(key, math.nan))}
+        self._metrics.log(update, {f"eval/held_out/{key}": value for key, value in known.items()}, time.time())
+        self._view.evaluation(update, known)

@@ -22,7 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.readout import FIGURES, Recent, bottleneck, duration, figures, summary_rows
+from actors.readout import FIGURES, HEADLINES, Recent, bottleneck, duration, figures, headlines, summary_rows
 
 __all__ = ["LiveView", "sparkline"]
 
@@ -87,8 +87,9 @@ class LiveView:
         self._recent = Recent()
         self._pools: Mapping[str, int] = {}
         self._history: dict[str, deque[float]] = {
-            name: deque(maxlen=HISTORY) for name in (*SPARKS.values(), "accuracy")
+            name: deque(maxlen=HISTORY) for name in (*SPARKS.values(), *HEADLINES.values())
         }
+        self._evaluated: dict[str, str] = {}
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
         if animate:
             self._live.start()
@@ -110,11 +111,13 @@ class LiveView:
             if name in metrics:
                 self._history[name].append(metrics[name])
 
-    def evaluation(self, update: int, accuracy: float) -> None:
-        self._history["accuracy"].append(accuracy)
-        self._above(
-            Text.assemble(("· evaluation", "dim"), f" after {update} updates: ", (f"{accuracy:.3f}", "bold green"))
-        )
+    def evaluation(self, update: int, result: Mapping[str, float]) -> None:
+        self._evaluated = headlines(result)
+        for name, label in HEADLINES.items():
+            if name in result:
+                self._history[label].append(result[name])
+        found = "  ".join(f"{label} {value}" for label, value in self._evaluated.items())
+        self._above(Text.assemble(("· evaluation", "dim"), f" after {update} updates: ", (found, "bold green")))
 
     def warning(self, text: str) -> None:
         self._above(Text(f"! {text}", style="yellow"))
@@ -125,7 +128,7 @@ class LiveView:
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
         for label, text in summary_rows(summary):
-            table.add_row(label, Text(text, style="bold green" if label == "accuracy" else ""))
+            table.add_row(label, Text(text, style="bold green" if label in HEADLINES.values() else ""))
         content = Group(Text(self._title, style="bold"), Text(), table)
         self._console.print(Panel(content, box=ROUNDED, border_style="dim", padding=(0, 1), width=self._width))
 
@@ -139,7 +142,7 @@ class LiveView:
         head.add_column(justify="right")
         head.add_row(Text(self._title, style="bold"), Text(duration(self._clock() - self._started), style="dim"))
         parts: list[RenderableType] = [head, Text(), self._bar()]
-        if self._metrics or self._history["accuracy"]:
+        if self._metrics or self._evaluated:
             parts += [Text(), self._numbers(), Text(), self._footer()]
         return Panel(Group(*parts), box=ROUNDED, border_style="dim", padding=(0, 1), width=self._width)
 
@@ -177,8 +180,7 @@ class LiveView:
         for who in ("learner", "rollout"):
             if f"idle/{who}" in self._metrics:
                 shown[f"{who} idle"] = f"{100 * self._metrics[f'idle/{who}']:.0f} %"
-        if self._history["accuracy"]:
-            shown = {"accuracy": f"{self._history['accuracy'][-1]:.3f}", **shown}
+        shown = {**self._evaluated, **shown}
         cells = list(shown.items())
         half = (len(cells) + 1) // 2
         columns = [cells[:half], cells[half:]]
@@ -195,7 +197,7 @@ class LiveView:
         return table
 
     def _cell(self, label: str, value: str, width: int) -> list[Text]:
-        accent = "green" if label == "accuracy" else ""
+        accent = "green" if label in HEADLINES.values() else ""
         texts = [Text(label, style="dim"), Text(value, style=f"bold {accent}")]
         if width:
             bars = sparkline(self._history.get(SPARKS.get(label, label), ()), width)

@@ -95,7 +95,7 @@ class PolicyEngine:
             else:
                 actions = distribution.sample(parameters, self._tensor(self._filled(self._noise, noise)))
             logprobs = distribution.logprobs(parameters, actions)
-        return tuple(t[:rows].float().cpu().numpy() for t in (actions, logprobs, after))  # type: ignore[return-value]
+        return tuple(t[:rows].float().cpu().numpy() for t in (actions, logprobs, after))
 
     def _filled(self, padded: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
         if len(values) == len(padded):

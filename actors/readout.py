@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from statistics import fmean, harmonic_mean
 from typing import Any
 
-__all__ = ["FIGURES", "Recent", "bottleneck", "duration", "figures", "summary_rows"]
+__all__ = ["FIGURES", "HEADLINES", "Recent", "bottleneck", "duration", "figures", "headlines", "summary_rows"]
 
 NOTICEABLE = 0.1  # idle shares below this are called balanced
 SATURATED = 0.9  # a reward pool this busy is named as what the learner waits for
 
 FIGURES = {
     "reward": ("reward/mean", "{:.3f}"),
+    "episode return": ("episode/return_mean", "{:.2f}"),
+    "episode length": ("episode/len_mean", "{:.0f}"),
+    "episode success": ("episode/success_rate", "{:.2f}"),
     "length": ("response_length/mean", "{:.1f}"),
     "entropy": ("policy/entropy", "{:.2f}"),
     "KL": ("rollout/mismatch_kl/mean", "{:.4f}"),
@@ -25,11 +28,23 @@ FIGURES = {
     "staleness": ("staleness/mean", "{:.1f}"),
     "samples/s": ("perf/throughput", "{:,.0f}"),
     "tokens/s": ("perf/tokens_per_s", "{:,.0f}"),
+    "frames/s": ("perf/fps", "{:,.0f}"),
+    "labels": ("intrinsic/labels", "{:,.0f}"),
+    "labelled": ("intrinsic/coverage", "{:.0%}"),
 }
 """label -> (metric, format) of the numbers that a person follows, in reading order.
 
 "KL" is the divergence from the policy that sampled: what staleness costs, and never constant.
 """
+
+HEADLINES = {"accuracy": "accuracy", "return_mean": "return", "success_rate": "success"}
+"""Figure of an evaluation -> label, the main one first."""
+
+RATES = {
+    "samples_per_s": "{:,.0f} samples/s",
+    "tokens_per_s": "{:,.0f} tokens/s",
+    "env_frames_per_s": "{:,.0f} frames/s",
+}
 
 UNSTEADY = ("idle/", "perf/", "time/")
 WINDOW = 10  # updates over which these are averaged: one update alone says little of who waits for whom
@@ -72,6 +87,9 @@ def bottleneck(metrics: Mapping[str, float]) -> str:
 
 
 def _slowest(metrics: Mapping[str, float]) -> str:
+    scoring_s = {name.split("/")[1]: v for name, v in metrics.items() if name.endswith("/batch_s")}
+    if sum(scoring_s.values()) > metrics.get("time/wait_for_batch", math.inf) / 2:
+        return f"reward `{max(scoring_s, key=scoring_s.__getitem__)}`"
     busy = {
         name.split("/")[1]: v for name, v in metrics.items() if name.startswith("rewards/") and name.endswith("/busy")
     }
@@ -97,6 +115,22 @@ def figures(metrics: Mapping[str, float]) -> dict[str, str]:
     return found
 
 
+def headlines(result: Mapping[str, float | None]) -> dict[str, str]:
+    """Return {label: text} of the main figures of an evaluation; shares keep three places, returns three digits."""
+    found = {key: result[key] for key in HEADLINES if result.get(key) is not None}
+    return {
+        HEADLINES[key]: digits(value) if key == "return_mean" else f"{value:.3f}"
+        for key, value in found.items()
+        if value is not None
+    }
+
+
+def digits(value: float) -> str:
+    """Return a number with three significant digits, and all of those before the point."""
+    places = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 4)}f}"
+
+
 def _part(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = summary.get(name)
     return part if isinstance(part, Mapping) else {}
@@ -104,14 +138,15 @@ def _part(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the (label, text) rows of a finished run; a field that is missing or null is left out."""
-    evaluations = [_part(_part(summary, "eval"), when).get("accuracy") for when in ("before", "after")]
+    evaluations = [headlines(_part(_part(summary, "eval"), when)) for when in ("before", "after")]
+    verdicts = {label: " → ".join(e[label] for e in evaluations if label in e) for label in HEADLINES.values()}
     staleness, idle = _part(summary, "staleness"), _part(summary, "idle")
     counts = [f"{v:,} {k.replace('_', ' ')}" for k, v in _part(summary, "trajectories").items() if v]
     rows = [
         ("status", str(summary.get("status") or "")),
-        ("accuracy", " → ".join(f"{a:.3f}" for a in evaluations if a is not None)),
+        *verdicts.items(),
         ("trajectories", " · ".join(counts)),
-        ("throughput", _joined(summary, {"samples_per_s": "{:,.0f} samples/s", "tokens_per_s": "{:,.0f} tokens/s"})),
+        ("throughput", _joined(summary, RATES)),
         ("staleness", _joined(staleness, {"mean": "mean {:.2f}", "p95": "p95 {:.0f}", "max": "max {:.0f}"})),
         ("idle", " · ".join(f"{who} {100 * share:.0f} %" for who, share in idle.items() if share is not None)),
         ("wall time", duration(summary["wall_s"]) if summary.get("wall_s") is not None else ""),

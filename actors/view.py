@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 from rich.console import Console
 
 from actors.live_view import LiveView
-from actors.readout import FIGURES, Recent, bottleneck, duration, figures, summary_rows
+from actors.readout import FIGURES, Recent, bottleneck, duration, figures, headlines, summary_rows
 from configs.errors import ConfigError
 
 __all__ = ["PlainView", "QuietView", "View", "bottleneck", "make_view"]
@@ -50,8 +50,8 @@ class View(Protocol):
         """Show a learner update: its metrics, and the living members of each pool."""
         ...
 
-    def evaluation(self, update: int, accuracy: float) -> None:
-        """Show the held-out accuracy (0 to 1) of the weights after `update` updates."""
+    def evaluation(self, update: int, result: Mapping[str, float]) -> None:
+        """Show what an evaluation found of the weights after `update` updates, its `headlines`."""
         ...
 
     def warning(self, text: str) -> None:
@@ -79,7 +79,7 @@ class QuietView:
 
     def update(self, update: int, total: int, metrics: Mapping[str, float], pools: Mapping[str, int]) -> None: ...
 
-    def evaluation(self, update: int, accuracy: float) -> None: ...
+    def evaluation(self, update: int, result: Mapping[str, float]) -> None: ...
 
     def warning(self, text: str) -> None:
         print(f"warning: {text}", file=self._errors, flush=True)
@@ -97,7 +97,7 @@ class PlainView:
         self._clock = clock
         self._last_line = -LINE_INTERVAL_S
         self._first: tuple[int, float] | None = None
-        self._accuracy: float | None = None
+        self._evaluated: dict[str, str] = {}
         self._recent = Recent()
 
     def phase(self, text: str) -> None:
@@ -114,8 +114,7 @@ class PlainView:
         if not self._due(final=update >= total):
             return
         fields = [f"{update:>{len(str(total))}}/{total}"]
-        if self._accuracy is not None:
-            fields.append(f"accuracy {self._accuracy:.3f}")
+        fields += [f"{label} {value}" for label, value in self._evaluated.items()]
         told = (item for item in figures(shown).items() if item[0] != UNSAID)
         fields += [f"{label} {value:>{WIDTHS[label]}}" for label, value in told]
         fields += filter(None, [bottleneck(shown)])
@@ -123,9 +122,10 @@ class PlainView:
             fields.append(f"{duration((total - update) * (now - self._first[1]) / (update - self._first[0]))} left")
         self._say("  ".join(fields))
 
-    def evaluation(self, update: int, accuracy: float) -> None:
-        self._accuracy = accuracy
-        self._say(f"· evaluation after {update} updates: {accuracy:.3f}")
+    def evaluation(self, update: int, result: Mapping[str, float]) -> None:
+        self._evaluated = headlines(result)
+        found = "  ".join(f"{label} {value}" for label, value in self._evaluated.items())
+        self._say(f"· evaluation after {update} updates: {found}")
 
     def warning(self, text: str) -> None:
         self._say(f"! {text}")

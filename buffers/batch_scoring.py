@@ -88,7 +88,7 @@ class BatchScoring:
             return
         try:
             async with asyncio.timeout(deadline_s):
-                await asyncio.wrap_future(future)
+                await asyncio.shield(asyncio.wrap_future(future))  # for the next call, too
         except TimeoutError as error:
             raise DeadlineExceeded(f"scores of batch {version} are not on disk within {deadline_s:g} s") from error
         self._scored.pop(version, None)
@@ -102,11 +102,10 @@ class BatchScoring:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _score(self, batch: Batch) -> Batch:
-        began = asyncio.get_running_loop().time()
         names, needs = self._scorer.batch_components, self._scorer.batch_needs
         samples = to_samples(self._payloads.gather(batch.rows, sample_columns(needs)), needs)
         verdicts = await self._scorer.score_batch(samples, [row.scores for row in batch.rows])
         given = [(s.id, v.scores[name]) for s, v in zip(samples, verdicts, strict=True) for name in names]
         self._stored[batch.version] = self._log.record_scores(given, batch.version)
-        took_s = asyncio.get_running_loop().time() - began
+        took_s = {name: max(v.scores[name].latency_s for v in verdicts) for name in names}
         return replace(batch, verdicts={s.id: v for s, v in zip(samples, verdicts, strict=True)}, scoring_s=took_s)

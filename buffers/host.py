@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from buffers.affinity import ByLane
-from buffers.batch_metrics import batch_metrics
+from buffers.batch_metrics import fragment_metrics, text_metrics
 from buffers.batch_scoring import BatchScorer, BatchScoring
 from buffers.filters import FILTERS
 from buffers.intake import Intake, Scorer
@@ -56,14 +56,14 @@ class BufferHost:
         payload_log: SegmentWriter,
         changed: asyncio.Event,
         cursor: dict[str, Any],
-        max_completion_length: int,
+        measure: Callable[[Batch], dict[str, float]],
         call_deadline_s: float,
         retire: Callable[[int], object] | None = None,
     ) -> None:
         self._retire = retire
         self._buffer, self._intake, self._scoring, self._pools = buffer, intake, scoring, pools
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
-        self._cursor, self._max_length, self._deadline_s = cursor, max_completion_length, call_deadline_s
+        self._cursor, self._measure, self._deadline_s = cursor, measure, call_deadline_s
         self._batches: dict[int, Batch] = {}
         self._recorded: set[int] = set()
         """Versions that have their row."""
@@ -116,7 +116,7 @@ class BufferHost:
             samples=len(batch.rows),
             tokens=sum(row.num_sampled for row in batch.rows),
             ages=[age(version, row.oldest_version) for row in batch.rows],
-            metrics=batch_metrics(batch, max_completion_length=self._max_length),
+            metrics=self._measure(batch),
         )
 
     def batch_table(self, version: int) -> pa.Table:
@@ -129,6 +129,7 @@ class BufferHost:
         batch = self._batches.pop(version, None)
         if batch is not None:
             self._buffer.commit(batch)
+            self._intake.admit()
             self._changed.set()
         return self._buffer.version
 
@@ -272,6 +273,7 @@ def build(
         "tasks_per_epoch": tasks.tasks_per_epoch,
         "first": 0,
     }
+    texts = partial(text_metrics, max_completion_length=config.rollout.max_completion_length)
     return BufferHost(
         buffer,
         intake=intake,
@@ -281,7 +283,7 @@ def build(
         payload_log=payload_log,
         changed=changed,
         cursor=cursor,
-        max_completion_length=config.rollout.max_completion_length,
+        measure=partial(fragment_metrics, payloads=buffer.payloads) if config.is_decision else texts,
         call_deadline_s=config.cluster.call_deadline_s,
         retire=partial(retire, run_folder, config.retention, sampler.memory, ledger, payload_log),
     )

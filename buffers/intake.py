@@ -93,6 +93,7 @@ class Intake:
         self._max_in_flight = max_in_flight
         self._wait_s, self._deadline_s, self._tries = exchange_wait_s, call_deadline_s, exchange_tries
         self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._admitting = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         workers.on_change(self._follow)
 
@@ -128,19 +129,35 @@ class Intake:
 
     async def _pump(self, worker: Handle) -> None:
         """Exchange units for trajectories until the worker leaves its pool."""
-        capacity = sequence = 0
+        capacity = sequence = in_flight = 0
         while worker.name in self._workers:
             units = self._buffer.lease(worker.name, capacity)
+            if sequence and not units and not in_flight:
+                # An exchange would hold up, until its wait ends, the units that the next commit admits.
+                await self._admission()
+                continue
             try:
                 reply = await self._exchange(worker, sequence, units)
             except (MemberLost, DeadlineExceeded) as error:
                 self._give_up(worker, error)
                 return
             sequence += 1
-            capacity = max(0, min(reply.capacity, self._share - reply.in_flight))
+            in_flight = reply.in_flight
+            capacity = max(0, min(reply.capacity, self._share - in_flight))
             self._take(worker, reply)
-            if not reply.in_flight and not reply.table and not units:
-                await asyncio.sleep(self._wait_s)
+
+    def admit(self) -> None:
+        """Slots may be leased again: a batch was trained, or some were given up."""
+        self._admitting.set()
+
+    async def _admission(self) -> None:
+        """Wait for `admit`, at most as long as an exchange."""
+        self._admitting.clear()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._admitting.wait()
+        except TimeoutError:
+            return  # what else may open admission is looked at again
 
     @property
     def _share(self) -> int:
@@ -212,12 +229,14 @@ class Intake:
         by_id = {sample.id: verdict for sample, verdict in zip(samples, verdicts, strict=True)}
         self._score_log.record_scores([(i, score) for i, v in by_id.items() for score in v.scores.values()])
         self._buffer.scored(by_id)
+        self.admit()  # a filter may have dropped a group
         self._changed()
 
     def _slots_ended(self) -> None:
         """Slots were given up or opened again: batches may be ready, and groups whole."""
         if samples := self._barrier.release():
             self._spawn(self._score(samples))
+        self.admit()
         self._changed()
 
     async def _watch_deadlines(self) -> None:

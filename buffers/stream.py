@@ -61,8 +61,8 @@ class Batch:
     """In the order of identity."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """By trajectory id, of what is scored when it is read; the others keep what they got at arrival."""
-    scoring_s: float = 0.0
-    """Seconds that these verdicts took."""
+    scoring_s: Mapping[str, float] = field(default_factory=dict)
+    """Component -> seconds that it took for these verdicts, at most."""
 
     @property
     def ids(self) -> list[str]:
@@ -132,28 +132,30 @@ class StreamBuffer(LiveGroups):
             passed_over = len(self._pending)
             self._admit()
             members += self._take_pending(worker, count - len(members), passed_over)
-        for member in members:
-            member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
-            group = self._groups[member.slot.group]
-            if group.started_at < 0:
-                group.started_at = self._clock()
         return [
             Unit(slot=m.slot, attempt=m.attempt, task=self._groups[m.slot.group].task, min_version=self.version)
             for m in members
         ]
 
     def _take_pending(self, worker: str, count: int, since: int = 0) -> list[Member]:
-        """Remove and return the first `count` slots from `since` on that the worker may take."""
+        """Lease the first `count` slots from `since` on that the worker may take; return them."""
         taken: list[Member] = []
         left = self._pending[:since]
         for member in self._pending[since:]:
             if len(taken) < count and self._affinity.may_take(member, worker):
-                self._affinity.taken(member, worker)
+                self._hand_out(member, worker)
                 taken.append(member)
             else:
                 left.append(member)
         self._pending = left
         return taken
+
+    def _hand_out(self, member: Member, worker: str) -> None:
+        self._affinity.taken(member, worker)
+        member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
+        group = self._groups[member.slot.group]
+        if group.started_at < 0:
+            group.started_at = self._clock()
 
     def _admit(self) -> None:
         if self._reopening:

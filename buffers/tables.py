@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from configs.errors import DataError
 
-__all__ = ["EVENTS", "PAIRS", "SCHEMAS", "SCHEMA_VERSION", "SCORES", "TRAJECTORY", "VERSIONS", "upgrade"]
+__all__ = ["EVENTS", "LABELS", "PAIRS", "SCHEMAS", "SCHEMA_VERSION", "SCORES", "TRAJECTORY", "VERSIONS", "upgrade"]
 
 SCHEMA_VERSION = 2
 VERSION_KEY = b"headrace.schema_version"
@@ -157,6 +157,22 @@ VERSIONS = _schema(
         ("run_epoch", INT32),
     ],
     [("parent", INT32)],  # the version whose weights the update started from; null for the first one
+)
+
+LABELS = _schema(
+    "labels",
+    [
+        ("item", pa.list_(STRING)),  # one caption, or a pair of them
+        ("status", STRING),  # ok | timeout | error | abstained
+        ("prompt", STRING),
+        ("reply", STRING),  # what the annotator wrote
+        ("detail", STRING),  # why there is no value
+        ("annotator", STRING),
+        ("latency_s", FLOAT64),
+        ("time", FLOAT64),  # seconds since the Unix epoch: when the answer was there
+        ("version", INT32),  # of the reward model when it came; the first one that learned from it is later
+    ],
+    [("value", FLOAT64)],  # null unless ok
 )
 
 SCHEMAS = {"versions": VERSIONS, "events": EVENTS, "scores": SCORES, "pairs": PAIRS, "trajectories": TRAJECTORY}

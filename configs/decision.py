@@ -90,9 +90,15 @@ class AnnotationConfig:
     """Labels after which no more are asked for; None: no end."""
     deadline_s: float = 60.0
     """Of one call."""
+    max_abstentions: int = 2
+    """Answers without a label after which an item is not asked about again."""
+    held_out_fraction: float = 0.1
+    """Share of labels that no model is fitted to, by a hash of the item; they measure its accuracy."""
 
     def __post_init__(self) -> None:
-        for name in ("annotators", "batch_size", "queue"):
+        held_out = self.held_out_fraction
+        require(0 <= held_out < 1, "exploration.annotation.held_out_fraction", held_out, "lie in [0, 1)", "try 0.1")
+        for name in ("annotators", "batch_size", "queue", "max_abstentions"):
             value = getattr(self, name)
             require(value >= 1, f"exploration.annotation.{name}", value, "be >= 1", "see the presets")
 

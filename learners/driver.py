@@ -21,9 +21,12 @@ from buffers.transport import Handle
 from configs.errors import DeadlineExceeded, RunError
 from configs.schema import RunConfig
 from learners.meter import Meter
+from learners.observing import Observer
 
 __all__ = ["LearnerDriver", "Listener", "Totals"]
 
+OBSERVE_S = 5.0
+"""Longest wait for figures that only inform."""
 POLL_S = 2.0
 """Longest wait for a batch before commands are looked at again."""
 
@@ -71,16 +74,25 @@ class LearnerDriver:
         workers: Callable[[], Awaitable[Sequence[Handle]]],
         listener: Listener,
         commands: Callable[[], Awaitable[Sequence[str]]],
+        observers: Callable[[], Awaitable[Sequence[Handle]]] | None = None,
     ) -> None:
+        """Wire the driver.
+
+        Args:
+          observers: returns who learns intrinsic rewards; None where nobody does.
+        """
         self.totals = Totals(began=asyncio.get_running_loop().time())
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self.stopping = ""
         self.weights_sha256 = ""
         self._config, self._buffer, self._ranks, self._evaluator = config, buffer, ranks, evaluator
         self._workers, self._listener, self._commands = workers, listener, commands
+        self._observer = observers and Observer(observers, prefix="intrinsic/", deadline_s=OBSERVE_S)
+        self.intrinsic: Mapping[str, float] = {}
+        """Newest figures of who learns intrinsic rewards, as metrics."""
         self._paused = False
         self._waited_s = 0.0
-        self.meter = Meter(self.totals.began)
+        self.meter = self._new_meter()
         self._jobs: set[asyncio.Task[None]] = set()
         self._evaluating: asyncio.Task[None] | None = None
         self._publication: tuple[int, Any] = (-1, None)
@@ -99,7 +111,7 @@ class LearnerDriver:
         await self._publish(version)
         await self._record_version(version, None)
         self.totals.began = asyncio.get_running_loop().time()
-        self.meter = Meter(self.totals.began)
+        self.meter = self._new_meter()
         while version < self._config.updates and not self.stopping:
             ticket = await self._next_batch(version)
             if ticket is None:
@@ -131,9 +143,9 @@ class LearnerDriver:
         if not drained:
             await self._finish_jobs()
             await self._buffer.call("flush", deadline_s=self._deadline_s, awaiting="ledger on disk")
-        accuracy = self.evaluations[max(self.evaluations)]["accuracy"] if self.evaluations else None
+        figure = self.evaluations[max(self.evaluations)][self._config.headline] if self.evaluations else None
         await self._ranks[0].call(
-            "save", accuracy, deadline_s=self._config.learner.update_deadline_s, awaiting=f"checkpoint {version}"
+            "save", figure, deadline_s=self._config.learner.update_deadline_s, awaiting=f"checkpoint {version}"
         )
         if self._config.retention.is_set:
             patience_s = self._config.learner.update_deadline_s
@@ -291,6 +303,11 @@ class LearnerDriver:
         await asyncio.gather(*jobs)
         if self._evaluating is not None:
             await self._evaluating
+        if self._observer is not None:
+            self.intrinsic = await self._observer.last()
+
+    def _new_meter(self) -> Meter:
+        return Meter(self.totals.began, "perf/fps" if self._config.is_decision else "perf/tokens_per_s")
 
     def _account(self, ticket: Ticket, answer: Mapping[str, float], stats: Mapping[str, Any]) -> None:
         totals = self.totals
@@ -311,6 +328,7 @@ class LearnerDriver:
         held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
         drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}
         drops["staleness/dropped"] = float(stats["dropped"].get("stale", 0))
-        self._listener.update(
-            ticket.version + 1, {**ticket.metrics, **answer, **rates, **held, **drops}, stats["pools"]
-        )
+        if self._observer is not None:
+            self.intrinsic = self._observer.poll()
+        figures = {**ticket.metrics, **answer, **rates, **held, **drops, **self.intrinsic}
+        self._listener.update(ticket.version + 1, figures, stats["pools"])

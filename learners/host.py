@@ -124,14 +124,14 @@ class LearnerHost:
         hashing, trained_digest = self._rows.pop(version)
         return {"version": version, "weights_sha256": await hashing, "trained_digest": trained_digest}
 
-    async def save(self, accuracy: float | None) -> str:
-        """Write a checkpoint of the present weights; return its folder."""
-        keep = self._config.checkpoint
+    async def save(self, figure: float | None) -> str:
+        """Write a checkpoint of the present weights, whose evaluation gave `figure`; return its folder."""
+        keep, headline = self._config.checkpoint, self._config.headline
         saved = await self._rank.save(
             str(self._run_folder / "checkpoints"),
             epoch=self._epoch,
-            metrics={} if accuracy is None else {"accuracy": accuracy},
-            keep=(keep.keep_last, keep.keep_best, "accuracy"),
+            metrics={} if figure is None else {headline: figure},
+            keep=(keep.keep_last, keep.keep_best, headline),
             fence=partial(require_newest, self._run_folder / "ledger", self._epoch),
         )
         return str(saved.path)

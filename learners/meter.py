@@ -10,7 +10,9 @@ __all__ = ["Meter"]
 class Meter:
     """Turns a worker pool's counters into rates between two readings."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, unit: str = "perf/tokens_per_s") -> None:
+        """Begin at `now`; `unit` is the metric of sampled tokens, or steps, per second."""
+        self._unit = unit
         self._began = self._last = now
         self._busy: dict[str, float] = {}
         self.rollout_busy_s = 0.0
@@ -35,7 +37,7 @@ class Meter:
         self.rollout_lifetime_s += lifetime
         return {
             "perf/throughput": samples / span,
-            "perf/tokens_per_s": tokens / span,
+            self._unit: tokens / span,
             "idle/learner": min(waited_s / span, 1.0),
             "idle/rollout": max(0.0, 1.0 - busy / lifetime),
             "time/total": span,

@@ -31,14 +31,13 @@ from configs.errors import DataError
 from configs.load import load_config
 from configs.parts import Parts
 from configs.schema import RunConfig
+from learners.host import open_rank
 from learners.numeric_identity import check_identity
 from learners.policy_learner import PolicyLearner
-from learners.rank import LearnerRank
 
-__all__ = ["Replayed", "policy_rank", "replay", "replay_run"]
+__all__ = ["Replayed", "replay", "replay_run"]
 
 Combine = Callable[[Mapping[str, Score]], Any]
-MakeRank = Callable[[RunConfig, Path], LearnerRank]
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,8 @@ def replay(words: list[str], make_parts: Callable[[RunConfig], Parts]) -> int:
     return 0 if result.identical else 1
 
 
-def policy_rank(config: RunConfig, folder: Path) -> LearnerRank:
-    """Return the one rank that replays a run, at version 0."""
-    return LearnerRank(config.learner, config.model, folder, seed=config.seed, total_updates=config.updates)
-
-
-async def replay_run(
-    run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False, make_rank: MakeRank = policy_rank
-) -> Replayed:
+async def replay_run(run: Path, config: RunConfig, parts: Parts, verify_generation: bool = False) -> Replayed:
     """Recompute the hash of every version of the surviving lineage, then compare with the ledger.
-
-    Args:
-      make_rank: (configuration, model folder) -> the learner, as the run made it.
 
     Raises:
       DataError: the run cannot be replayed here; says why.
@@ -113,7 +102,7 @@ async def replay_run(
         known = pc.is_in(stored["id"], value_set=pa.array(_within(run, stored, lineage), pa.string()))
         check = parts.generation_check(folder, stored.filter(known))
         generation = {"trajectories": pc.sum(known).as_py(), "left_out": len(stored) - pc.sum(known).as_py()}
-    hashes = [digest async for digest in _learn(run, folder, config, parts, lineage, stored, check, make_rank)]
+    hashes = [digest async for digest in _learn(run, config, parts, lineage, stored, check)]
     recorded = _recorded(run)
     differences = [
         f"version {row.version}: recorded {recorded[row.lineage, row.version][:12]}, replayed {digest[:12]}"
@@ -126,17 +115,10 @@ async def replay_run(
 
 
 async def _learn(
-    run: Path,
-    folder: Path,
-    config: RunConfig,
-    parts: Parts,
-    lineage: SurvivingLineage,
-    stored: pa.Table,
-    check: Any,
-    make_rank: MakeRank,
+    run: Path, config: RunConfig, parts: Parts, lineage: SurvivingLineage, stored: pa.Table, check: Any
 ) -> Any:
     """Yield the hash of each version of the lineage; show each version to the check of the generation."""
-    rank = make_rank(config, folder)
+    rank = open_rank(config, run, parts.spec)
     batches = _batches(run, config, lineage, stored, parts.combine())
     try:
         if config.warm_start.updates:

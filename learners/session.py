@@ -83,6 +83,7 @@ class Session:
             workers=lambda: self._supervisor.call("members", "rollout", **self._wait("workers")),
             listener=self._listener,
             commands=self._commands,
+            observers=self._observers if self._config.intrinsic != "none" else None,
         )
         try:
             self._handle_signals(driver)
@@ -168,6 +169,12 @@ class Session:
             self._announcer.warning(event)
         asked: Sequence[str] = commands
         return asked
+
+    async def _observers(self) -> Sequence[Handle]:
+        learners: Sequence[Handle] = await self._supervisor.call(
+            "members", "intrinsic_learner", **self._wait("learners")
+        )
+        return learners
 
     async def _start_pools(self) -> list[Handle]:
         for spec, count in self._plan.rewards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from configs.schema import RunConfig
 from learners.driver import LearnerDriver
 
 __all__ = ["summarise"]
+
+INTRINSIC = ("labels", "coverage", "reward_lag_p50_s", "parse_failures")
 
 
 def summarise(
@@ -40,7 +43,7 @@ def summarise(
         "weights_sha256": driver.weights_sha256,
         "trajectories": dict(trajectories),
         "samples_per_s": totals.samples / streaming_s,
-        "tokens_per_s": totals.tokens / streaming_s,
+        **_sampled(config, totals.tokens / streaming_s, trajectories),
         "staleness": {
             "mean": statistics.fmean(totals.ages or [0]),
             "p95": _percentile(totals.ages, 95),
@@ -48,6 +51,7 @@ def summarise(
         },
         "spanning_share": totals.spanning / max(totals.samples, 1),
         "eval": _evaluations(driver.evaluations),
+        **_intrinsic(driver.intrinsic),
         "idle": {"learner": min(totals.waited_s / streaming_s, 1.0), "rollout": driver.meter.rollout_idle},
         "publish": {
             "count": len(totals.transfers_s),
@@ -58,11 +62,29 @@ def summarise(
     }
 
 
-def _evaluations(results: Mapping[int, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
-    """Return the first and the last evaluation."""
+def _sampled(config: RunConfig, per_s: float, trajectories: Mapping[str, int]) -> dict[str, float]:
+    """Return the rate of what is sampled: tokens, or frames of environments and how many there were in all."""
+    if not config.is_decision:
+        return {"tokens_per_s": per_s}
+    frames = trajectories.get("trained", 0) * config.environment.fragment_length
+    return {"env_frames": frames, "env_frames_per_s": per_s}
+
+
+def _intrinsic(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return what became of labels and the reward learned from them; nothing where no reward is learned."""
+    found = {name: metrics[f"intrinsic/{name}"] for name in INTRINSIC if f"intrinsic/{name}" in metrics}
+    return {"intrinsic": found} if found else {}
+
+
+def _evaluations(results: Mapping[int, Mapping[str, float]]) -> dict[str, Mapping[str, float | None]]:
+    """Return the first and the last evaluation; what nothing defines is null, which JSON has and NaN has not."""
     if not results:
         return {}
-    return {"before": results[min(results)], "after": results[max(results)]}
+    first, last = (
+        {name: value if math.isfinite(value) else None for name, value in results[version].items()}
+        for version in (min(results), max(results))
+    )
+    return {"before": first, "after": last}
 
 
 def _percentile(values: Sequence[int], percent: float) -> float:

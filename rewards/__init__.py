@@ -73,6 +73,9 @@ def build(config: RunConfig, pools: Mapping[str, HandleSet]) -> RewardGraph:
         parts[INTRINSIC] = _intrinsic(config, pools[INTRINSIC])
     if not parts:
         raise ConfigError("rewards.components is empty; it must name a reward; see `launch.py list rewards`")
+    filters = config.buffer.filters
+    judged = not filters or any(part.when == "arrival" for part in parts.values())
+    require(judged, "buffer.filters", filters, "have a reward to look at when samples arrive", "use none, or add one")
     try:
         return RewardGraph(parts, build_combine(config, parts))
     except ValueError as error:

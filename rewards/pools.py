@@ -48,17 +48,19 @@ def pools(config: RunConfig, run_folder: Path, spec: Deferred) -> Iterator[Pool]
 
 
 def _intrinsic(config: RunConfig, run_folder: Path, spec: Deferred) -> Iterator[Pool]:
-    section = config.exploration
+    section, known = config.exploration, spec if config.is_decision else None
     yield Pool(
-        pool="reward.intrinsic", factory=Deferred("rewards.intrinsic.member:build", (config, spec)),
+        pool="reward.intrinsic", factory=Deferred("rewards.intrinsic.member:build", (config, "intrinsic", known)),
         members=section.replicas, attached_to=("buffer", "intrinsic_learner"),
     )  # fmt: skip
-    learner = Deferred("rewards.intrinsic.learner_member:build", (config, run_folder, spec))
+    learner = Deferred("rewards.intrinsic.learner:build", (config, run_folder, known))
     yield Pool(
         pool="intrinsic_learner", factory=learner,
         members=1, max_members=1, attached_to=("reward.intrinsic",),
     )  # fmt: skip
+    asked = section.annotation
+    annotator = Deferred("rewards.intrinsic.annotators.member:build", (asked, "annotator", config.seed))
     yield Pool(
-        pool="annotator", factory=Deferred("rewards.intrinsic.annotators.member:build", (config,)),
-        members=section.annotation.annotators, attached_to=("intrinsic_learner",),
+        pool="annotator", factory=annotator,
+        members=asked.annotators, attached_to=("intrinsic_learner",),
     )  # fmt: skip

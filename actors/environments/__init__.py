@@ -17,6 +17,7 @@ __all__ = ["CAPTIONS", "ENVIRONMENTS", "build", "describe"]
 
 ENVIRONMENTS = {
     "gymnasium": "actors.environments.gymnasium_lanes:GymnasiumLanes",
+    "envpool": "actors.environments.envpool_lanes:EnvPoolLanes",
 }
 CAPTIONS = {
     "none": "actors.environments.captions:no_captions",

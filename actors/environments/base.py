@@ -48,9 +48,12 @@ class Lanes(Protocol):
 
     spec: EnvironmentSpec
     size: int
-    observations: Observations
-    """[size, *shape] what each place shows now; written in place by `reset` and `recv`."""
     has_captions: bool
+
+    @property
+    def observations(self) -> Observations:
+        """[size, *shape] what each place shows now; written in place by `recv`. Ask anew after `reset`."""
+        ...
 
     def reset(self, place: int, seed: int) -> None:
         """Begin a fresh episode at a place; the same seed begins the same episode.

@@ -39,6 +39,7 @@ FAMILIES = {
     "NetHack": Family("nle", NETHACK, {"fix_moon_phase": True}),
     "MiniHack-": Family("minihack", NETHACK, {"fix_moon_phase": True}),
     "ALE/": Family("ale_py"),
+    "Crafter": Family("actors.environments.crafter"),
 }
 """How an id begins -> its family. Others: `id: my_module:MyEnvironment-v0`, where importing my_module registers it."""
 WRAPPERS: Mapping[str, str] = {
@@ -59,12 +60,12 @@ def make_instance(id: str, options: Mapping[str, Any], wrappers: Sequence[Sectio
     spec.order_enforce, spec.disable_env_checker = False, True
     try:
         instance = gymnasium.make(spec, **{**family.options, **options})
+        if family.wrapper:
+            instance = construct({}, family.wrapper, WHERE, env=instance)
+        for n, section in enumerate(wrappers):
+            instance = construct(WRAPPERS, section, f"{WHERE}.wrappers[{n}]", env=instance)
     except (TypeError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"{WHERE}: {id} cannot be made with options {dict(options)}: {error}") from error
-    if family.wrapper:
-        instance = construct({}, family.wrapper, WHERE, env=instance)
-    for n, section in enumerate(wrappers):
-        instance = construct(WRAPPERS, section, f"{WHERE}.wrappers[{n}]", env=instance)
     return instance
 
 
@@ -81,7 +82,7 @@ def _find(id: str, module: str) -> gymnasium.envs.registration.EnvSpec:
     except ImportError as error:
         raise ConfigError(
             f"{WHERE}.id is {id!r}, which needs the module {module}: {error}; install it (`pip install -e '.[envs]'` "
-            "brings gymnasium, minigrid, nle and envpool)"
+            "brings gymnasium, minigrid, nle and envpool, '.[more-envs]' minihack, crafter and ale-py)"
         ) from error
     if name not in gymnasium.registry:
         raise unknown_id(id, name, gymnasium.registry)

@@ -64,7 +64,8 @@ class NetHackGame(gymnasium.Wrapper[Any, Any, Any, Any]):
             info["success"] = info["end_status"] == self._success
         if self._last is None:
             return observation, reward, terminated, truncated, info
-        return self._last, reward, not truncated, truncated, info
+        aborted = info["end_status"] == self._game.StepStatus.ABORTED
+        return self._last, reward, not aborted, aborted, info
 
     def _press_on(self, observation: Sequence[NDArray[Any]], done: bool, exceptions: bool = True) -> Any:
         message = observation[self._game._message_index]
@@ -107,7 +108,7 @@ class NetHackView(gymnasium.ObservationWrapper[Any, Any, Any]):
     def observation(self, observation: Arrays) -> Any:
         """Crop, scale and, for `flat`, join."""
         status = observation["blstats"]
-        scaled = np.minimum(np.maximum(status * self._scale, -BOUND), BOUND)
+        scaled = np.minimum(np.maximum(status.astype(np.float32) * self._scale, -BOUND), BOUND)
         self._inside[:] = observation["glyphs"]
         x, y = status[:2].tolist()
         glyphs = self._map[y : y + self._crop, x : x + self._crop]

@@ -26,9 +26,13 @@ from rewards.intrinsic.base import IntrinsicModel
 __all__ = ["INTRINSICS", "build_model"]
 
 INTRINSICS = {
+    "classification": "rewards.intrinsic.classification:Classification",
     "counts": "rewards.intrinsic.counts:Counts",
+    "ranking": "rewards.intrinsic.ranking:Ranking",
     "retrieval": "rewards.intrinsic.retrieval:Retrieval",
+    "rnd": "rewards.intrinsic.rnd:RandomNetworkDistillation",
     "script": "rewards.intrinsic.script:Script",
+    "similarity": "rewards.intrinsic.similarity:Similarity",
 }
 
 

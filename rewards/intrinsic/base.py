@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from buffers.environment_spec import Observations
+from buffers.environment_spec import EnvironmentSpec, Observations
 from rewards.intrinsic.labels import Item
 
-__all__ = ["Evidence", "Example", "IntrinsicModel", "State"]
+__all__ = ["Evidence", "Example", "IntrinsicModel", "State", "after_steps"]
 
 State = dict[str, NDArray[Any]]
 """Everything that `load` needs, as arrays without Python objects: it travels, and is stored, as bytes."""
@@ -79,3 +79,15 @@ class IntrinsicModel:
     def load(self, version: int, state: State) -> None:
         """Become a version: what `state` returned, and `training_state` where learning is to go on."""
         self.version = version
+
+
+def after_steps(spec: EnvironmentSpec, data: bytes) -> Observations:
+    """Return what each step of an encoded fragment led to, [T, *shape].
+
+    After the last step of an episode that is the first observation of the next one.
+
+    Raises:
+      DataError: the bytes are not of this environment.
+    """
+    steps = len(data) // spec.step_bytes
+    return {name: array[1:] for name, array in spec.decode(data, steps).items()}

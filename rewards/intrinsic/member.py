@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,18 +80,18 @@ class IntrinsicMember:
         self._scorer.close()
 
 
-async def build(config: RunConfig, name: str, spec_json: str | None = None) -> IntrinsicMember:
+async def build(config: RunConfig, name: str, describe: Callable[[], EnvironmentSpec] | None = None) -> IntrinsicMember:
     """Build a scoring server inside its own process.
 
     Args:
       name: that its scores carry.
-      spec_json: `EnvironmentSpec.to_json`; None for language policies.
+      describe: returns what a decision policy acts in; None for language policies.
 
     Raises:
       ConfigError: the configuration names no usable intrinsic reward.
     """
     torch.set_num_threads(1)
-    spec = EnvironmentSpec.from_json(spec_json) if spec_json else None
+    spec = describe() if describe else None
     learners = HandleSet(LEARNER)
     outbox = Outbox(learners, config.cluster.call_deadline_s)
     scorer = IntrinsicScorer(partial(build_model, config, spec), outbox, spec=spec)

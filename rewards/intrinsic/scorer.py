@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from buffers.environment_spec import EnvironmentSpec, Observations
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.base import Component
-from rewards.intrinsic.base import IntrinsicModel, State
+from rewards.intrinsic.base import IntrinsicModel, State, after_steps
 from rewards.intrinsic.outbox import Met, Outbox
 from rewards.threads import WorkerThreads
 
@@ -102,18 +102,13 @@ class IntrinsicScorer(Component):
         return found
 
     async def _score_observations(self, serving: _Serving, samples: Sequence[Sample]) -> list[Score]:
+        assert self._spec is not None, "a model of observations is not built without their specification"
         given = [sample for sample in samples if sample.observations]
-        after = [self._after_steps(sample) for sample in given]
+        after = [after_steps(self._spec, sample.observations) for sample in given]
         values = await self._threads.run(_score_all, serving.model, after)
         self._pass_on(serving, Met(fragments=[sample.observations for sample in given]))
         by_id = dict(zip((sample.id for sample in given), values, strict=True))
         return [_score(sample, by_id.get(sample.id, ()), serving.model.version) for sample in samples]
-
-    def _after_steps(self, sample: Sample) -> Observations:
-        """Return what each of the T steps led to, [T, *shape]."""
-        assert self._spec is not None, "a model of observations is not built without their specification"
-        steps = len(sample.observations) // self._spec.step_bytes
-        return {name: array[1:] for name, array in self._spec.decode(sample.observations, steps).items()}
 
     def _pass_on(self, serving: _Serving, met: Met) -> None:
         if not serving.model.learns:

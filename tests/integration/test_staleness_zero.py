@@ -1,7 +1,6 @@
 """Staleness 0 equals sync: the same weights bit for bit, whatever the timing.
 
-Each run is reduced to what it must not change: for every version its hash, and for every trained slot
-its tokens, log-probabilities and version stamps. Then two runs either agree, or the difference is named.
+A run is reduced to what timing must not change, see `played_runs`.
 """
 
 from __future__ import annotations
@@ -10,30 +9,18 @@ import asyncio
 import functools
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from played_runs import differences, play
 
-import launch
 from actors.engines.base import Completion
 from actors.engines.factory import torch_engine
 from actors.engines.torch_engine import TorchEngine
-from buffers.records.audit import audit
 from buffers.records.query import query
-from buffers.run_folder import RunFolder
-from configs.load import load_config
-from configs.schema import RunConfig
 
 LOST = "reason = 'worker_lost'"
-PRESET = Path(launch.__file__).parent / "configs" / "smoke.yaml"
-
-TRAINED = """
-SELECT e.version AS consumed, t.source, t.epoch, t.task, t.sample, tokens, logprobs, version_values, version_counts
-FROM events e JOIN trajectories t USING (id) WHERE e.event = 'trained'
-ORDER BY ALL
-"""
 
 
 class LateStamps(TorchEngine):
@@ -51,61 +38,6 @@ def late_stamps(**arguments: Any) -> TorchEngine:
     engine = torch_engine(**arguments)
     engine.__class__ = LateStamps
     return engine
-
-
-class SilentView:
-    """Remembers warnings only."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def phase(self, text: str) -> None: ...
-    def progress(self, label: str, done: int, total: int, detail: str = "") -> None: ...
-    def update(self, *_: Any) -> None: ...
-    def evaluation(self, update: int, accuracy: float) -> None: ...
-    def summary(self, summary: Any) -> None: ...
-    def close(self) -> None: ...
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-def configure(folder: Path, name: str, *words: str) -> RunConfig:
-    common = [
-        f"name={name}", f"runs_folder={folder}", "updates=4", "max_staleness=0", "eval.tasks=0", "logging.report=false",
-        "logging.tensorboard=false", "cluster.address=local",
-    ]  # fmt: skip
-    return load_config([PRESET], [*common, *words])
-
-
-def play(folder: Path, name: str, *words: str, disturb: Any = None) -> dict[str, list[dict[str, Any]]]:
-    """Run to the end, check the books, and return what timing must not change."""
-    config = configure(folder, name, *words)
-    path = folder / name
-    with RunFolder.create(path) as run_folder:
-
-        async def conduct() -> dict[str, Any]:
-            disturbing = asyncio.create_task(disturb(path)) if disturb else None
-            summary = await launch.conduct(config, run_folder, SilentView(), 0.0)
-            if disturbing is not None:
-                await disturbing
-            return summary
-
-        assert asyncio.run(conduct())["status"] == "finished"
-    books = audit(path)
-    assert books.balanced, books.problems
-    hashes = query(path, "SELECT version, weights_sha256 FROM versions ORDER BY version").to_pylist()
-    return {"weights": hashes, "trained": query(path, TRAINED).to_pylist()}
-
-
-def differences(one: dict[str, Sequence[Any]], other: dict[str, Sequence[Any]]) -> list[str]:
-    """Name what two runs do not share."""
-    found = []
-    for key, rows in one.items():
-        if len(rows) != len(other[key]):
-            found.append(f"{key}: {len(rows)} rows against {len(other[key])}")
-        found += [f"{key}: {a} against {b}" for a, b in zip(rows, other[key], strict=False) if a != b]
-    return found
 
 
 @pytest.fixture(scope="module")

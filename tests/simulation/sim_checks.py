@@ -13,7 +13,7 @@ from buffers.host import BufferHost
 from buffers.records.audit import audit
 from buffers.records.lineage import SurvivingLineage
 from buffers.segments import read_stream
-from buffers.tables import EVENTS, TRAJECTORY
+from buffers.tables import EVENTS, SCORES, TRAJECTORY
 
 __all__ = ["check_books", "check_buffer", "check_disk"]
 
@@ -33,8 +33,12 @@ def check_buffer(host: BufferHost, scenario: Scenario) -> None:
         raise Violation(f"slots to be leased are {buffer._pending}, slots that wait to be leased are {waiting}")
 
 
-def check_disk(path: Path) -> None:
-    """A ledger row never precedes its payload, whatever a power cut left."""
+def check_disk(path: Path, judged: str) -> None:
+    """A ledger row never precedes its payload, nor training its scores, whatever a power cut left.
+
+    Args:
+      judged: arrival | batch, when scores are given.
+    """
     if not (path / "ledger").is_dir():
         return
     events = read_stream(path / "ledger", "events", EVENTS)
@@ -42,6 +46,12 @@ def check_disk(path: Path) -> None:
     stored = set(read_stream(path / "trajectories", "trajectories", TRAJECTORY)["id"].to_pylist())
     if bare := [i for i in generated if i not in stored]:
         raise Violation(f"after a power cut the ledger has rows without a payload: {bare}")
+    trained = events.filter(pc.equal(pc.cast(events["event"], "string"), "trained"))
+    scored = read_stream(path / "ledger", "scores", SCORES).select(["trajectory_id", "update_version"]).to_pylist()
+    known = {(row["trajectory_id"], row["update_version"]) for row in scored}
+    for name, version in zip(trained["id"].to_pylist(), trained["version"].to_pylist(), strict=True):
+        if (name, version if judged == "batch" else None) not in known:
+            raise Violation(f"after a power cut the ledger lacks the score that {name} was trained with at {version}")
 
 
 def check_books(path: Path, witness: Witness) -> None:

@@ -206,6 +206,7 @@ class HashReward(Component):
     seed: int
     typical_s: float = 0.05
     failing_share: float = 0.0
+    when: str = "arrival"
 
     async def score(self, samples: Sequence[Sample]) -> list[Score]:
         rng = random.Random(f"{self.seed}/{samples[0].id}/{len(samples)}")

@@ -123,7 +123,8 @@ class World:
         path = self.folder / f"run-{self.lives}"
         max_age = REPLAY_MAX_AGE if self.scenario.sampler["target"] == "replay" else None
         tokens = partial(sampled_tokens, self.scenario.seed)
-        return path, Witness(max_staleness=self.scenario.max_staleness, replay_max_age=max_age, tokens=tokens)
+        bounds = {"max_staleness": self.scenario.max_staleness, "replay_max_age": max_age}
+        return path, Witness(**bounds, judged=self.scenario.judged, tokens=tokens)
 
     # -- what befalls it ------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class World:
         if kind == "power cut":
             self.life.kill()
             self.disk.tear(self.rng)
-            check_disk(self.life.path)
+            check_disk(self.life.path, self.scenario.judged)
         elif kind == "lost driver":
             self.life.kill(linger=partial(self.rng.uniform, 0.0, 5.0))
         elif kind == "lost service":

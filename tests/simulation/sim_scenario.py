@@ -72,6 +72,7 @@ class Scenario:
         self.broken_share = rng.choice([0.0, 0.02])
         """Requests that an engine fails, and tasks that no attempt can do."""
         self.checkpoint_every = rng.randint(1, 3)
+        self.judged = "arrival"
         self.exact = self.max_staleness == 0 and self.sampler["target"] != "replay"
         """Timing must not change what is trained: then no fault may change a score either."""
         bad = rng.random() ** 2
@@ -81,10 +82,13 @@ class Scenario:
             stall_every_s=rng.choice([1.0, 4.0, 30.0]), crash_every_s=rng.choice([3.0, 10.0, 100.0]),
             heal_at_s=rng.uniform(2.0, 15.0),
         )  # fmt: skip
+        if not self.filters and rng.random() < 0.4:  # filters see the rewards at arrival alone
+            self.judged = "batch"
 
     def config(self, folder: Path, *, resume: bool) -> RunConfig:
         """Return the configuration of a run folder; deadlines are short, so that simulated minutes suffice."""
         component = {"target": f"sim_parts:{self.judge}", "seed": self.seed, "failing_share": self.failing_share}
+        component["when"] = self.judged
         reward = RewardComponentConfig(component=component, replicas=self.replicas, deadline_s=3.0, max_restarts=999)
         return RunConfig(
             name=folder.name, runs_folder=str(folder.parent), seed=self.seed, mode=self.mode, resume=resume,

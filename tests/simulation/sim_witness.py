@@ -20,8 +20,10 @@ class Violation(AssertionError):
 class Witness:
     """Knows only what passes between engine, publisher and learner; never asks the ledger."""
 
-    def __init__(self, *, max_staleness: int, replay_max_age: int | None, tokens: Tokens) -> None:
+    def __init__(self, *, max_staleness: int, replay_max_age: int | None, judged: str, tokens: Tokens) -> None:
         self.max_staleness, self.replay_max_age, self.tokens = max_staleness, replay_max_age, tokens
+        self.judged = judged
+        """arrival | batch: a batch that is judged when it is read may hold samples without a reward."""
         self.lineage = Lineage(self, {})
         self.ever: set[tuple[int, int]] = set()
         """(version, weights) that were ever published."""
@@ -91,7 +93,7 @@ class Lineage:
         bound = witness.replay_max_age if is_replayed and witness.replay_max_age is not None else witness.max_staleness
         if version - row["oldest_version"] > bound:
             witness.refuse(f"{row['id']} of version {row['oldest_version']} is trained at {version}, bound {bound}")
-        if not row["reward_valid"] or row["reward"] is None:
+        if row["reward_valid"] != (row["reward"] is not None) or not (row["reward_valid"] or witness.judged == "batch"):
             witness.refuse(f"{row['id']} is trained without a valid reward")
         if row["tokens"] != witness.tokens(row, self._weights):
             witness.refuse(f"{row['id']} holds tokens that the weights it names did not sample")

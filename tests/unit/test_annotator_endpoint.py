@@ -442,3 +442,12 @@ def test_a_key_travels_encrypted_or_not_at_all(monkeypatch: pytest.MonkeyPatch, 
     with contextlib.nullcontext() if is_safe else pytest.raises(ConfigError, match="plain_key"):
         Endpoint(**arguments)
     Endpoint(**arguments, plain_key=True)
+
+
+@pytest.mark.parametrize(("template", "asks"), [("minigrid_classification", 1), ("minigrid_ranking", 2)])
+def test_a_template_for_items_of_another_size_is_refused_before_the_start(template: str, asks: int):
+    section = {"target": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "judge", "goal": "win"}
+    settings = AnnotationConfig(annotator={**section, "template": template})
+    build_annotator(settings, seed=0, asks=asks)
+    with pytest.raises(ConfigError, match=f"items of {3 - asks} caption.*not {asks}"):
+        build_annotator(settings, seed=0, asks=3 - asks)

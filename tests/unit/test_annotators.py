@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from buffers.epochs import begin_epoch
 from buffers.scores import ScoreStatus
 from configs.decision import AnnotationConfig
 from configs.errors import ConfigError
 from rewards.intrinsic.annotators import build_annotator
 from rewards.intrinsic.annotators.member import AnnotatorMember, build
 from rewards.intrinsic.annotators.scripted import Scripted
+from rewards.intrinsic.label_store import LabelStore
 from rewards.intrinsic.labels import Annotator, Item, Label
 
 RULES = (
@@ -54,6 +57,15 @@ async def test_flipped_labels_repeat_and_are_as_many_as_asked_for():
     assert noisy == values(await Scripted(rules=[], flip=0.2).annotate(items))
     assert 350 < sum(v == 1.0 for v in noisy) < 450  # 400 expected, deviation 18
     assert noisy != values(await Scripted(rules=[], flip=0.2, seed=1).annotate(items))
+
+
+async def test_flipped_labels_are_not_the_ones_that_are_held_out(tmp_path: Path):
+    items = [(f"caption {n}",) for n in range(1000)]
+    store = LabelStore(tmp_path, epoch=begin_epoch(tmp_path), held_out_fraction=0.5)
+    labels = await Scripted(rules=[], flip=0.5, seed=1).annotate(items)
+    store.add(labels, annotator="annotator-0", version=0, time=0.0)
+    store.close()
+    assert 0.35 < sum(value for _, value in store.held_out) / len(store.held_out) < 0.65
 
 
 async def test_ties_stay_ties_and_abstentions_abstentions_when_labels_are_flipped():

@@ -74,12 +74,12 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
 def test_a_plain_line_ends_with_the_bottleneck() -> None:
     out, clock = io.StringIO(), Clock()
     view = PlainView(out, clock)
-    view.evaluation(0, 0.552)
+    view.evaluation(0, {"accuracy": 0.552})
     view.update(10, 200, METRICS, {"rollout": 1})
     clock.now += 20.0
     view.update(60, 200, METRICS, {"rollout": 1})
     evaluation, first, second = out.getvalue().splitlines()
-    assert evaluation == "· evaluation after 0 updates: 0.552"
+    assert evaluation == "· evaluation after 0 updates: accuracy 0.552"
     expected = "accuracy 0.552  reward 0.713  staleness 1.1 (max 2)  samples/s  1,510"
     assert first == f" 10/200  {expected}  learner waiting 62 % on rollout"
     # 50 updates took 20 s, so 140 take 56 s; a resumed run counts from where it began.
@@ -162,7 +162,7 @@ def test_the_live_view_shows_phase_then_progress_then_numbers() -> None:
     assert all(text in rendered(view) for text in ("warm start 200/300", "loss 0.38", "10 s left"))
     view.phase("evaluation before RL")
     assert "evaluation before RL" in rendered(view) and "warm start" not in rendered(view)
-    view.evaluation(0, 0.552)
+    view.evaluation(0, {"accuracy": 0.552})
     for update in range(1, 5):
         clock.now += 1.0
         view.update(update, 10, {**METRICS, "reward/mean": float(update)}, {"rollout": 2, "learner": 1})
@@ -186,7 +186,7 @@ def test_the_live_view_shows_phase_then_progress_then_numbers() -> None:
 @pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_the_live_view_fits_its_terminal(width: int) -> None:
     view = LiveView("arithmetic", Console(file=io.StringIO(), width=width), Clock(), animate=False)
-    view.evaluation(0, 0.552)
+    view.evaluation(0, {"accuracy": 0.552})
     for reward in range(30):
         view.update(1, 10, {**METRICS, "reward/mean": float(reward), "policy/entropy": 0.4}, {"rollout": 2, "learn": 1})
     console = Console(file=io.StringIO(), width=width, record=True)
@@ -236,7 +236,7 @@ def test_a_quiet_view_says_only_warnings(capsys: pytest.CaptureFixture[str]) -> 
     view = QuietView(errors)
     view.phase("x")
     view.update(1, 1, METRICS, {})
-    view.evaluation(1, 0.5)
+    view.evaluation(1, {"accuracy": 0.5})
     view.summary(SUMMARY)
     view.warning("disk is full")
     assert errors.getvalue() == "warning: disk is full\n" and capsys.readouterr().out == ""
@@ -249,5 +249,5 @@ def test_a_reader_that_is_gone_does_not_end_the_run():
 
     view = PlainView(Gone())
     view.phase("streaming")
-    view.evaluation(3, 0.5)
+    view.evaluation(3, {"accuracy": 0.5})
     view.close()

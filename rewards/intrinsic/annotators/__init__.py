@@ -27,15 +27,23 @@ ANNOTATORS = {
 }
 
 
-def build_annotator(section: AnnotationConfig, seed: int) -> Annotator:
+def build_annotator(section: AnnotationConfig, seed: int, asks: int | None = None) -> Annotator:
     """Return the annotator of a section; starts nothing and opens no connection.
 
+    Args:
+      asks: captions of an item, of the intrinsic reward that learns from the labels; None: not known here.
+
     Raises:
-      ConfigError: an unknown target or argument, or the annotator refused a value.
+      ConfigError: an unknown target or argument, the annotator refused a value, or it asks about single
+        captions where pairs are labelled, or the other way round.
     """
     deadline_s = section.deadline_s
     require(deadline_s > 0, "exploration.annotation.deadline_s", deadline_s, "be > 0", "60 suits a language model")
     # A tenth is left for the way back: a label that comes after its caller has gone is lost with its whole batch.
     own_s = 0.9 * deadline_s
     place = "exploration.annotation.annotator"
-    return cast(Annotator, construct(ANNOTATORS, section.annotator, place, deadline_s=own_s, seed=seed))
+    annotator = construct(ANNOTATORS, section.annotator, place, deadline_s=own_s, seed=seed)
+    able = getattr(annotator, "asks", asks)
+    rule, remedy = f"label items of {asks} caption(s), not {able}", "choose a template, or another intrinsic reward"
+    require(asks in (None, able), place, section.annotator, rule, remedy)
+    return cast(Annotator, annotator)

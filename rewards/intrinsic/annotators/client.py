@@ -55,9 +55,10 @@ class Limits:
 class Client:
     """Posts JSON to one address; never raises for what the other side does."""
 
-    def __init__(self, url: str, key: str, limits: Limits, rng: random.Random) -> None:
+    def __init__(self, url: str, key: str, limits: Limits) -> None:
         """Opens nothing yet; `key` is sent as a bearer token, "" sends none."""
-        self._url, self._key, self._limits, self._rng = url, key, limits, rng
+        self._url, self._key, self._limits = url, key, limits
+        self._rng = random.Random()  # from the system: annotators of one seed must not retry in step
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._pace = Pace(limits.requests_per_s)
         self._session: aiohttp.ClientSession | None = None

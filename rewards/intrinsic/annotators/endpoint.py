@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -65,8 +64,6 @@ class Endpoint:
     """Pause before the first retry; doubles with each, times a random factor in [0.5, 1.5]."""
     deadline_s: float
     """Of one `annotate`; from `exploration.annotation.deadline_s`."""
-    seed: int = 0
-    """Of the back-off's jitter."""
     _prompt: Prompt = field(init=False, repr=False)
     _client: Client = field(init=False, repr=False)
 
@@ -94,9 +91,7 @@ class Endpoint:
             retries=self.retries,
             backoff_s=self.backoff_s,
         )
-        client = Client(
-            self.url.rstrip("/") + PATHS[self.api], _key(self.key_variable), limits, random.Random(self.seed)
-        )
+        client = Client(self.url.rstrip("/") + PATHS[self.api], _key(self.key_variable), limits)
         object.__setattr__(self, "_prompt", load_prompt(self.template, self.goal, self.labels))
         object.__setattr__(self, "_client", client)
 
@@ -112,6 +107,11 @@ class Endpoint:
             asked = zip(items, prompts, strict=True)
             tasks = [group.create_task(self._label(item, prompt, until)) for item, prompt in asked]
         return [task.result() for task in tasks]
+
+    @property
+    def asks(self) -> int:
+        """Captions of an item."""
+        return len(self._prompt.names)
 
     def stats(self) -> dict[str, float]:
         """Return totals: requests, retries, failed requests, and the tokens that the server says it used."""

@@ -1,0 +1,70 @@
+"""Versions of a reward model on disk, so that a killed learner goes on where it was.
+
+    <run>/intrinsic/v00000012.state   xxh3 of the rest in 16 hex digits, newline, safetensors
+
+A version is on disk before any scorer is given it: a number is never used for two models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+from xxhash import xxh3_64_hexdigest
+
+from buffers.files import disk, write_atomically
+from configs.errors import Corruption
+from rewards.intrinsic.base import State
+
+__all__ = ["Archive"]
+
+KEPT = 2
+"""Versions; the older one is for the day on which the newer one is damaged."""
+
+
+class Archive:
+    """The newest versions in a folder."""
+
+    def __init__(self, folder: Path, fence: Callable[[], None] = lambda: None) -> None:
+        """Look into `folder`; `fence` is called before each write and raises where a newer process began."""
+        self._folder, self._fence = folder, fence
+
+    def save(self, version: int, state: State) -> None:
+        """Store a version, and let go of old ones.
+
+        Raises:
+          DataError: the disk refused.
+          StaleEpoch: a newer process began.
+        """
+        payload = save({name: np.asarray(array, order="C") for name, array in state.items()})
+        self._fence()
+        path = self._folder / f"v{version:08d}.state"
+        with disk(path):
+            write_atomically(path, f"{xxh3_64_hexdigest(payload)}\n".encode() + payload)
+            for old in self._paths()[:-KEPT]:
+                old.unlink(missing_ok=True)
+
+    def newest(self) -> tuple[int, State] | None:
+        """Return (highest number ever stored, newest undamaged state), or None in an empty folder.
+
+        Raises:
+          Corruption: there are files, and all are damaged.
+        """
+        paths = self._paths()
+        states = (_read(path) for path in reversed(paths))
+        if not paths:
+            return None
+        if (state := next((state for state in states if state is not None), None)) is None:
+            raise Corruption(f"{paths[-1]} and what is beside it do not match their xxh3; remove them to start afresh")
+        return int(paths[-1].stem[1:]), state
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("v*.state"))
+
+
+def _read(path: Path) -> State | None:
+    """Return a stored state; None where the file is damaged."""
+    checksum, _, payload = path.read_bytes().partition(b"\n")
+    return dict(load(payload)) if checksum == xxh3_64_hexdigest(payload).encode() else None
