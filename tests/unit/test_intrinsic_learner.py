@@ -201,7 +201,7 @@ async def test_what_nobody_can_label_is_given_up(tmp_path: Path):
 
 
 async def test_no_label_is_asked_for_beyond_the_budget(tmp_path: Path):
-    annotators = [Annotator() for _ in range(3)]
+    annotators = [Annotator(lambda items: asyncio.sleep(0.02)) for _ in range(3)]  # all at work at a time
     async with learner_of(config(budget=5, batch_size=2), tmp_path) as learner:
         learner.submit(captions(*(f"key {i}" for i in range(20))))
         for number, annotator in enumerate(annotators):

@@ -16,6 +16,7 @@ from configs.schema import RunConfig
 from rewards.intrinsic import INTRINSICS, build_model
 from rewards.intrinsic.archive import Archive
 from rewards.intrinsic.base import Evidence, IntrinsicModel, after_steps
+from rewards.intrinsic.tensors import infer
 
 SPEC = EnvironmentSpec("toy", {"image": ArraySpec((3,), "uint8")}, ActionSpec("discrete", (2,)))
 torch.set_num_threads(1)
@@ -93,6 +94,14 @@ def test_a_caption_is_worth_the_same_in_any_company(name: str):
     alone = np.concatenate([scored(taught, [text]) for text in TEXTS])
     backwards = scored(taught, TEXTS[::-1] * 4)[: len(TEXTS)][::-1]
     assert together.tobytes() == alone.tobytes() == backwards.tobytes()
+
+
+def test_a_row_has_its_value_whatever_is_beside_it():
+    network = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.ReLU(), torch.nn.Linear(200, 100))
+    inputs = torch.randn(100, 300, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([infer(network, inputs[i : i + 1]) for i in range(100)])
+    assert torch.equal(infer(network, inputs), alone)
+    assert not torch.equal(torch.cat([network(inputs[i : i + 1]) for i in range(100)]), network(inputs)), "plain calls"
 
 
 @pytest.mark.parametrize("name", LEARNED)
