@@ -97,7 +97,8 @@ def read_config(words: Sequence[str]) -> RunConfig:
 def check(words: list[str]) -> int:
     """Validate a configuration and print the plan: `launch.py check [CONFIG.yaml ...] [key=value ...] [--json]`."""
     config = read_config([word for word in words if word != "--json"])
-    parts = [resolve({}, path, "requirements")(config) for path in REQUIREMENTS]
+    spec = make_parts(config).spec
+    parts = [resolve({}, path, "requirements")(config, spec) for path in REQUIREMENTS]
     return show_plan([line for part in parts for line in part], as_json="--json" in words)
 
 

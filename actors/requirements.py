@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from actors.engines import CHECKS, ENGINES
-from actors.environments import describe
 from actors.programs import build as build_program
 from actors.tasks import build as build_tasks
+from buffers.environment_spec import EnvironmentSpec
 from configs.plan import Requirement
 from configs.registry import resolve
 from configs.schema import RunConfig
@@ -16,19 +16,21 @@ from configs.schema import RunConfig
 __all__ = ["requirements"]
 
 
-def requirements(config: RunConfig) -> Iterator[Requirement]:
+def requirements(config: RunConfig, spec: Callable[[], EnvironmentSpec]) -> Iterator[Requirement]:
     """Build tasks and program as the run would, look whether the engine is there, and add up processors.
+
+    Args:
+      spec: returns what a decision policy acts in.
 
     Raises:
       ConfigError, DataError: a component or a task file cannot be used.
     """
-    yield from _lanes(config) if config.is_decision else _language(config)
+    yield from _lanes(config, spec()) if config.is_decision else _language(config)
     yield _processors(config)
 
 
-def _lanes(config: RunConfig) -> Iterator[Requirement]:
+def _lanes(config: RunConfig, spec: EnvironmentSpec) -> Iterator[Requirement]:
     section = config.environment
-    spec = describe(section)
     shown = ", ".join(f"{name} {list(a.shape)} {a.dtype}" for name, a in spec.observations.items())
     actions = spec.actions.sizes or f"in [{min(spec.actions.low)}, {max(spec.actions.high)}]"
     text = f"{spec.name}: observations {shown}; {spec.actions.kind} actions {actions}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from buffers.environment_spec import EnvironmentSpec
 from buffers.filters import FILTERS
 from buffers.samplers import SAMPLERS
 from configs.plan import Requirement
@@ -19,8 +20,11 @@ ROW_BYTES = 700
 TOKEN_BYTES = 14
 
 
-def requirements(config: RunConfig) -> Iterator[Requirement]:
+def requirements(config: RunConfig, spec: Callable[[], EnvironmentSpec]) -> Iterator[Requirement]:
     """Build sampler and filters, compare the buffer's capacity with what may be in flight, look at the run folder.
+
+    Args:
+      spec: returns what a decision policy acts in.
 
     Raises:
       ConfigError: a component cannot be used.

@@ -20,6 +20,8 @@ def check_rules(config: RunConfig) -> None:
     _batch_rules(config)
     _rollout_rules(config)
     _time_rules(config)
+    if config.is_decision:
+        _decision_rules(config)
 
 
 def _batch_rules(config: RunConfig) -> None:
@@ -82,4 +84,21 @@ def _time_rules(config: RunConfig) -> None:
         cluster.heartbeat_s,
         f"lie between 0 and cluster.heartbeat_deadline_s={cluster.heartbeat_deadline_s:g}",
         "2 is usual",
+    )
+
+
+def _decision_rules(config: RunConfig) -> None:
+    require(
+        config.warm_start.updates == 0,
+        "warm_start.updates",
+        config.warm_start.updates,
+        "be 0 with an environment, which has no reference answers",
+        "remove it",
+    )
+    require(
+        not config.rewards.components,
+        "rewards.components",
+        sorted(config.rewards.components),
+        "be empty with an environment, which pays the rewards itself",
+        "remove it, or set intrinsic= to add one that is learned",
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from buffers.environment_spec import EnvironmentSpec
 from configs.plan import Requirement
 from configs.registry import construct
 from configs.schema import RunConfig
 from learners.advantages import ADVANTAGES
+from learners.decision_learner import DecisionLearner
 from learners.losses import LOSSES
 from learners.models.load import architecture_config, check_model_folder
 from learners.models.tokenizer import character_tokenizer
@@ -21,8 +23,11 @@ __all__ = ["parameter_count", "requirements"]
 MIB = 1 << 20
 
 
-def requirements(config: RunConfig) -> Iterator[Requirement]:
+def requirements(config: RunConfig, spec: Callable[[], EnvironmentSpec]) -> Iterator[Requirement]:
     """Read the model's sizes, build loss and advantage, and add up the batch and the memory.
+
+    Args:
+      spec: returns what a decision policy acts in.
 
     Raises:
       ConfigError, DataError: a component or the model folder cannot be used.
@@ -47,8 +52,13 @@ def requirements(config: RunConfig) -> Iterator[Requirement]:
         subject="staleness",
         text=f"{config.mode}, max_staleness {config.max_staleness}: at most {bound:,} samples ahead of the learner",
     )
-    if not config.is_decision:
-        yield _model(config)
+    yield _policy(config, spec()) if config.is_decision else _model(config)
+
+
+def _policy(config: RunConfig, spec: EnvironmentSpec) -> Requirement:
+    weights = DecisionLearner(config, spec).weights().values()
+    count = sum(w.numel() for w in weights)
+    return Requirement(subject="policy", text=f"{config.policy['target']}, {count:,} numbers published per update")
 
 
 def _model(config: RunConfig) -> Requirement:
