@@ -39,6 +39,7 @@ def inputs(seed: int = 0) -> LossInputs:
         behaviour=behaviour,
         proximal=proximal,
         reference=reference,
+        target=reference,
         advantages=advantages,
     )
 
