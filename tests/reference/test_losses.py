@@ -155,6 +155,7 @@ def test_micro_batches_add_up(seed, cut, name):
             current=x.current[rows],
             behaviour=x.behaviour[rows],
             proximal=x.proximal[rows],
+            target=x.target[rows],
             advantages=x.advantages[rows],
         )
 
