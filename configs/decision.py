@@ -59,6 +59,7 @@ class ActorCriticConfig:
     normalise_returns: bool = False
     """Rewards divided by the running deviation of the discounted return; part of the learner's state."""
     reward_clip: float | None = None
+    """Largest magnitude of an extrinsic reward that counts; None: no clip."""
     burn_in: int = 0
     """First steps of a fragment that only bring the memory of a recurrent policy up to date."""
     target_every: int = 1

@@ -27,7 +27,7 @@ class DecisionBatch:
     behaviour: Tensor
     """[B, T] nats"""
     rewards: Tensor
-    """[B, T] total reward, scaled; 0 where nothing was decided."""
+    """[B, T] total reward, scaled."""
     terminated: Tensor
     truncated: Tensor
     """[B, T] bool"""
@@ -82,7 +82,7 @@ def batch_of(fragments: Fragments, rewards: NDArray[np.float32], *, burn_in: int
         observations=each(f.observations),
         actions=on_device(f.actions),
         behaviour=on_device(f.logprobs),
-        rewards=on_device(np.where(f.mask, rewards, np.float32(0))),
+        rewards=on_device(rewards),
         terminated=on_device(f.terminated),
         truncated=on_device(f.truncated),
         decided=on_device(f.mask),

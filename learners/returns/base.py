@@ -13,12 +13,12 @@ __all__ = ["Estimate", "Returns", "Steps", "boundaries"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """What happened and what the critic thinks of it; no gradient. All [B, T]."""
+    """What happened and what the critic thinks of it; no gradient. All [B, T]; where `mask` is False nothing counts."""
 
     log_ratios: Tensor
-    """nats, log pi - log mu of the actions; 0 where nothing was decided."""
+    """nats, log pi - log mu of the actions"""
     rewards: Tensor
-    """reward units; 0 where nothing was decided."""
+    """reward units"""
     values: Tensor
     """V(x_t)"""
     following: Tensor

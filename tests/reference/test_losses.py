@@ -39,6 +39,7 @@ def inputs(seed: int = 0) -> LossInputs:
         behaviour=behaviour,
         proximal=proximal,
         reference=reference,
+        target=reference,
         advantages=advantages,
     )
 
@@ -154,6 +155,7 @@ def test_micro_batches_add_up(seed, cut, name):
             current=x.current[rows],
             behaviour=x.behaviour[rows],
             proximal=x.proximal[rows],
+            target=x.target[rows],
             advantages=x.advantages[rows],
         )
 
