@@ -115,6 +115,14 @@ def test_minigrid_is_told_as_its_own_state_has_it(id: str, episodes: int, kinds:
     assert kinds <= told
 
 
+@pytest.mark.parametrize(("action", "said"), [(TOGGLE, "you open the red door"), (LEFT, "")])
+def test_turning_from_a_shut_door_to_an_open_one_opens_nothing(action: int, said: str) -> None:
+    before, after = (np.zeros((1, 7, 7, 3), np.uint8) for _ in range(2))
+    before[0, 3, 5], after[0, 3, 5] = (4, 0, 1), (4, 0, 0)
+    step = np.array([[action]], np.float32), {"image": after}, np.zeros(1, np.bool_), ({},)
+    assert MiniGridCaptions()({"image": before}, *step) == [said]
+
+
 def test_nethack_says_its_message_line() -> None:
     lanes = lanes_of("NetHackScore-v0", {"target": "nethack"}, wrappers=["nethack"], options=OPTIONS)
     lanes.reset(0, 3)
