@@ -53,7 +53,7 @@ class MiniGridCaptions:
         texts = [""] * len(ended)
         if self.sights:
             _tell(texts, _seen(before["image"], after["image"]))
-        _tell(texts, _done(before["image"], actions[:, 0].astype(np.int64), after["image"], ended))
+        _tell(texts, _done(before["image"], actions[:, 0].astype(np.int64), after["image"]))
         if self.mission:
             return [f"{info['mission']}: {text}" if text else "" for info, text in zip(infos, texts, strict=True)]
         return texts
@@ -64,16 +64,14 @@ def _tell(texts: list[str], events: Iterable[tuple[int, str]]) -> None:
         texts[place] = f"you {text}"
 
 
-def _done(
-    before: NDArray[np.uint8], actions: NDArray[np.int64], after: NDArray[np.uint8], ended: NDArray[np.bool_]
-) -> Iterable[tuple[int, str]]:
+def _done(before: NDArray[np.uint8], actions: NDArray[np.int64], after: NDArray[np.uint8]) -> Iterable[tuple[int, str]]:
     """Yield (place, event) of what the step did: at most one event, since MiniGrid's actions do one thing."""
     middle = before.shape[1] // 2
     (had, faced), (has, faces) = ((view[:, middle, -1], view[:, middle, -2]) for view in (before, after))
     carried, carries = np.isin(had[:, 0], PORTABLE), np.isin(has[:, 0], PORTABLE)
     toggled = actions == TOGGLE
     at_door = toggled & (faced[:, 0] == DOOR) & (faces[:, 0] == DOOR) & (faced[:, 2] != faces[:, 2])
-    stepped = ended & (actions == FORWARD)
+    stepped = actions == FORWARD  # goals and lava can always be entered
     yield from _name("pick up the", carries & ~carried, has)
     yield from _name("drop the", carried & ~carries, had)
     yield from _name("open the", at_door & (faces[:, 2] == OPEN), faces)

@@ -39,7 +39,7 @@ class NetHackGame(gymnasium.Wrapper[Any, Any, Any, Any]):
     an unfinished game before it returns, which wipes the last observation: here both are kept.
     """
 
-    kept = b"stairs"
+    kept = b"stair"
     """An earlier message with this word is not replaced by what follows it, as in arXiv:2410.23022's code."""
 
     def __init__(self, env: Instance) -> None:

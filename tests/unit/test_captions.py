@@ -115,6 +115,14 @@ def test_minigrid_is_told_as_its_own_state_has_it(id: str, episodes: int, kinds:
     assert kinds <= told
 
 
+@pytest.mark.parametrize(("action", "said"), [(TOGGLE, "you open the red door"), (LEFT, "")])
+def test_turning_from_a_shut_door_to_an_open_one_opens_nothing(action: int, said: str) -> None:
+    before, after = (np.zeros((1, 7, 7, 3), np.uint8) for _ in range(2))
+    before[0, 3, 5], after[0, 3, 5] = (4, 0, 1), (4, 0, 0)
+    step = np.array([[action]], np.float32), {"image": after}, np.zeros(1, np.bool_), ({},)
+    assert MiniGridCaptions()({"image": before}, *step) == [said]
+
+
 def test_nethack_says_its_message_line() -> None:
     lanes = lanes_of("NetHackScore-v0", {"target": "nethack"}, wrappers=["nethack"], options=OPTIONS)
     lanes.reset(0, 3)
@@ -152,6 +160,34 @@ def test_a_death_is_terminated_and_keeps_what_was_said_before_the_screen_went_bl
     ]
     assert (terminated, truncated) == (True, False)
     assert observation["message"].tobytes().rstrip(b"\0") == b"The fox bites!"
+
+
+class Pressed(NetHackScore):
+    """A game in which pressing space always leads to "It is dark."."""
+
+    def _perform_known_steps(self, observation: Any, done: bool, exceptions: bool = True) -> Any:
+        observation[self._message_index][:] = np.frombuffer(b"It is dark.".ljust(256, b"\0"), np.uint8)
+        return observation, done
+
+
+@pytest.mark.parametrize(
+    ("waiting", "shown", "kept"),
+    [
+        (1, b"You fall down the stairs.", b"You fall down the stairs."),
+        (1, b"There is a staircase down here.", b"There is a staircase down here."),
+        (1, b"The fox bites!", b"It is dark."),
+        (0, b"You fall down the stairs.", b"It is dark."),
+    ],
+)
+def test_word_of_stairs_outlives_the_space_that_the_game_waits_for(waiting: int, shown: bytes, kept: bytes) -> None:
+    game: Any = NetHackGame(Pressed(observation_keys=KEYS)).unwrapped
+    game.reset()
+    now = game.last_observation
+    now[game._internal_index][3] = waiting
+    now[game._message_index][:] = np.frombuffer(shown.ljust(256, b"\0"), np.uint8)
+    observation, _ = game._perform_known_steps(now, False)
+    assert observation[game._message_index].tobytes().rstrip(b"\0") == kept
+    game.close()
 
 
 def test_an_aborted_game_is_truncated_and_shows_where_the_hero_stood() -> None:

@@ -237,6 +237,7 @@ def test_terminated_and_truncated_are_told_apart(countdown: Lanes) -> None:
     # The second one ended by itself on the last allowed step: that is no truncation.
     assert steps.truncated.tolist() == [True, False, True]
     assert steps.terminated.tolist() == [False, True, False]
+    assert steps.successes == {1: True}  # of those that ran out of time nothing is said
     assert {i: f["observation"].tolist() for i, f in steps.finals.items()} == {0: [0.0, 5.0], 2: [2.0, 5.0]}
     assert countdown.observations["observation"].tolist() == [[50, 0], [51, 0], [52, 0]]
     assert countdown.observations["observation"].dtype == np.float32

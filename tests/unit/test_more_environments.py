@@ -52,7 +52,7 @@ def play(lanes: Lanes, steps: int) -> tuple[list[dict[str, np.ndarray]], list[St
 
 def test_the_same_seed_plays_the_same_game(name: str) -> None:
     lanes = begin(name, 5, 5)
-    shown, went = play(lanes, 30)
+    shown, went = play(lanes, 14)
     assert all((array[0] == array[1]).all() for now in shown for array in now.values())
     assert all(steps.rewards[0] == steps.rewards[1] and not steps.errors for steps in went)
     # Later episodes of a place do not follow from those before.
@@ -65,8 +65,8 @@ def test_the_same_seed_plays_the_same_game(name: str) -> None:
 @pytest.mark.parametrize("name", ["crafter"], indirect=True)
 def test_crafter_runs_out_of_time_and_names_achievements(name: str) -> None:
     lanes = begin(name, 5, 6)
-    _, went = play(lanes, 60)
-    assert [bool(steps.truncated.all()) for steps in went] == [t % 12 == 11 for t in range(60)]
+    _, went = play(lanes, 25)
+    assert [bool(steps.truncated.all()) for steps in went] == [t % 12 == 11 for t in range(25)]
     assert not any(steps.terminated.any() for steps in went)
     said = {text for steps in went for text in steps.captions}
     assert "" in said
