@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,23 +32,35 @@ from configs.schema import ClusterConfig, RunConfig
 from rewards.intrinsic.learner import RewardLearner, build
 from rewards.intrinsic.member import build as build_scorer
 from rewards.intrinsic.outbox import Met
+from tests.faults.live_run import ROOT
 
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
+sys.path.append(str(ROOT / "tests" / "unit"))
 from endpoint_server import EndpointServer, Handler, completion, serving
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
 DEADLINE_S = 60.0
 RULES = [{"match": "key", "value": 1}]
+KEEPER = """
+from actors import ray_adapter
+from configs.schema import ClusterConfig
+print(ray_adapter.connect(ClusterConfig(), "keeper"), flush=True)
+input()
+"""
 KEYS = tuple(f"you pick up key {n}" for n in range(6))
 WALLS = tuple(f"you bump into wall {n}" for n in range(4))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:
-    ray_adapter.connect(ClusterConfig(), "annotators")
-    yield
-    ray_adapter.leave()
+    """Join Ray; a process of its own starts it, since Ray does not wait for the processes that it ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", KEEPER], cwd=ROOT, **pipes) as keeper:
+        assert keeper.stdin is not None and keeper.stdout is not None
+        ray_adapter.connect(ClusterConfig(address=keeper.stdout.readline().strip()), "annotators")
+        yield
+        ray_adapter.leave()
+        keeper.stdin.write("\n")
 
 
 def config(annotator: dict[str, Any], **annotation: Any) -> RunConfig:
@@ -116,7 +129,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(settings: RunConfig, folder: Path) -> AsyncIterator[Scene]:
-    learner = build(settings, folder)
+    learner = await build(settings, folder)
     here = Scene(learner, settings, folder)
     try:
         yield here
