@@ -36,9 +36,9 @@ def test_ours_and_peers_are_measured_in_turns():
 
 
 def test_a_table_shows_mean_and_range_and_a_dash_where_nothing_is_known():
-    known = {"reward": "rnd", "success": 0.5, "labels": None, "heldout_accuracy": None, "frames_per_s": 10}
+    known = {"reward": "rnd", "success": 0.0, "labels": None, "heldout_accuracy": None, "frames_per_s": 10}
     rows = [row.split() for row in table([known, {**known, "success": 1.0}]).splitlines()]
-    assert rows[1] == ["rnd", "2", "0.75", "(0.5", "to", "1)", "-", "-", "10", "(10", "to", "10)"]
+    assert rows[1] == ["rnd", "2", "0.5", "(0", "to", "1)", "-", "-", "10", "(10", "to", "10)"]
 
 
 def test_a_window_opens_after_the_warm_up_and_counts_only_what_is_inside(monkeypatch, capsys):
