@@ -25,6 +25,8 @@ from torch import Tensor
 
 from actors.engines.prefix import ROWS, PrefixCache
 from actors.engines.sampling import SamplingRows, drawn_logprobs
+from actors.fragment_check import FragmentCheck
+from actors.fragment_check import build as build_fragment_check
 from buffers.schema import from_table
 from buffers.trajectory import Trajectory
 from configs.errors import DataError
@@ -209,12 +211,14 @@ def sampling_rows(wave: Sequence[Piece], slots: int, device: torch.device) -> Sa
     )
 
 
-def build(config: RunConfig, model_folder: Path, table: pa.Table) -> GenerationCheck:
-    """Prepare the check of stored trajectories.
+def build(config: RunConfig, model_folder: Path, table: pa.Table) -> GenerationCheck | FragmentCheck:
+    """Prepare the check of stored trajectories, of either kind.
 
     Raises:
       DataError: another engine than the built-in one generated them, or not in float32.
     """
+    if config.is_decision:
+        return build_fragment_check(config, model_folder, table)
     if config.engine != "torch" or config.model.dtype != "float32":
         raise DataError(
             f"engine {config.engine} with {config.model.dtype} weights generated this run; only what the "

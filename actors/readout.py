@@ -46,6 +46,8 @@ RATES = {
     "env_frames_per_s": "{:,.0f} frames/s",
 }
 
+LABELS = {"labels": "{:,.0f}", "coverage": "for {:.0%} of the captions met", "parse_failures": "{:,.0f} unreadable"}
+
 UNSTEADY = ("idle/", "perf/", "time/")
 WINDOW = 10  # updates over which these are averaged: one update alone says little of who waits for whom
 
@@ -109,7 +111,8 @@ def duration(seconds: float) -> str:
 
 def figures(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return {label: text} of those `FIGURES` that were measured."""
-    found = {label: form.format(metrics[name]) for label, (name, form) in FIGURES.items() if name in metrics}
+    known = ((label, name, form) for label, (name, form) in FIGURES.items() if name in metrics)
+    found = {label: form.format(metrics[name]).replace("%", " %") for label, name, form in known}
     if "staleness" in found and "staleness/max" in metrics:
         found["staleness"] += f" (max {metrics['staleness/max']:.0f})"
     return found
@@ -147,6 +150,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *verdicts.items(),
         ("trajectories", " · ".join(counts)),
         ("throughput", _joined(summary, RATES)),
+        ("labels", _joined(_part(summary, "intrinsic"), LABELS).replace("%", " %")),
         ("staleness", _joined(staleness, {"mean": "mean {:.2f}", "p95": "p95 {:.0f}", "max": "max {:.0f}"})),
         ("idle", " · ".join(f"{who} {100 * share:.0f} %" for who, share in idle.items() if share is not None)),
         ("wall time", duration(summary["wall_s"]) if summary.get("wall_s") is not None else ""),

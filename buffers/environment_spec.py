@@ -13,6 +13,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -104,5 +105,7 @@ class EnvironmentSpec:
         return cls(data["name"], arrays, ActionSpec(kind, *map(tuple, numbers)))
 
 
+@cache
 def array_bytes(spec: ArraySpec) -> int:
+    """Return the bytes of one step."""
     return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize

@@ -149,6 +149,8 @@ def read_fragments(spec: EnvironmentSpec, table: pa.Table) -> Fragments:
 
     def grid(name: str, dtype: Any, missing: Any = None) -> NDArray[Any]:
         column = table[name].combine_chunks()
+        if missing is not None and column.null_count == B:
+            return np.full((B, T), missing, dtype)
         if missing is not None and column.null_count:
             rows = [missing if row is None else np.asarray(row, dtype) for row in column.to_pylist()]
             return np.stack([np.broadcast_to(row, T) for row in rows]).astype(dtype)

@@ -175,7 +175,14 @@ LABELS = _schema(
     [("value", FLOAT64)],  # null unless ok
 )
 
-SCHEMAS = {"versions": VERSIONS, "events": EVENTS, "scores": SCORES, "pairs": PAIRS, "trajectories": TRAJECTORY}
+SCHEMAS = {
+    "versions": VERSIONS,
+    "events": EVENTS,
+    "scores": SCORES,
+    "pairs": PAIRS,
+    "labels": LABELS,
+    "trajectories": TRAJECTORY,
+}
 """By the name of the stream; who reads a running run in this order finds what a row refers to."""
 
 

@@ -48,7 +48,10 @@ class Replayed:
     samples: int
     differences: tuple[str, ...]
     generation: dict[str, Any] | None = None
-    """What `--verify-generation` found: tokens compared, those of lost lineages left out, largest difference."""
+    """What `--verify-generation` found: tokens (steps) compared, those of lost lineages left out, largest difference.
+
+    Of decision runs also `frames` that the environments stepped again, and `skipped` fragments.
+    """
 
     @property
     def identical(self) -> bool:
@@ -64,6 +67,10 @@ class Replayed:
             verdict = f"{len(differ)} stretches differ" if differ else f"all within {found['worst']:.1e} nats"
             lines += [f"{found['tokens']:,} log-probabilities of {found['trajectories']:,} trajectories: {verdict}"]
             lines += differ[:3]
+            if "frames" in found:
+                lines.append(
+                    f"{found['frames']:,} steps of the environments again, {found['skipped']:,} fragments skipped"
+                )
             if lost:
                 lines.append(f"{lost:,} trajectories of lineages that a resume rolled back were left out")
         return "\n".join(lines)

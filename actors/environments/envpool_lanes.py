@@ -14,7 +14,7 @@ truncated. `recv` waits without a deadline: a step in C++ cannot be given up.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import envpool
@@ -35,6 +35,8 @@ WHERE = "environment.backend"
 SEEDS = 2**31
 """EnvPool's seeds are below this."""
 Places = NDArray[np.int64]
+Groups = list[tuple[Any, NDArray[np.int64] | slice]]
+"""Every pool concerned, and which rows of `places` are in it; a pool answers in the order that it was asked."""
 
 
 class EnvPoolLanes:
@@ -73,7 +75,7 @@ class EnvPoolLanes:
         self._pools: list[Any] = []
         self._pool_of, self._index = np.full(size, -1), np.zeros(size, np.int32)
         self._pending: dict[int, int] = {}
-        self._sent: dict[int, tuple[Places, NDArray[np.float32]]] = {}
+        self._sent: dict[int, tuple[Places, NDArray[np.float32], Groups]] = {}
 
     @property
     def observations(self) -> Observations:
@@ -90,17 +92,17 @@ class EnvPoolLanes:
         """See `Lanes.send`; `seeds` are not used."""
         if self._pending:
             self._build()
-        taken = np.asarray(self._decode(actions))
-        for pool, rows in self._groups(places):
+        groups, taken = self._groups(places), self._decode(actions)
+        for pool, rows in groups:
             pool.send(taken[rows], env_id=self._index[places[rows]])
-        self._sent[int(places[0])] = places, actions
+        self._sent[int(places[0])] = places, actions, groups
 
     def recv(self, places: Places) -> Steps:
         """See `Lanes.recv`."""
-        sent, actions = self._sent.pop(int(places[0]))
-        assert np.array_equal(sent, places), "recv asks for the places of one send"
+        sent, actions, groups = self._sent.pop(int(places[0]))
+        assert sent is places or np.array_equal(sent, places), "recv asks for the places of one send"
         before = self._look(places) if self._captioner else {}
-        steps = self._collect(places)
+        steps = self._collect(places, groups)
         ended = steps.terminated | steps.truncated
         if self._captioner:
             infos = [{"mission": self._missions[place]} for place in places.tolist()]
@@ -116,20 +118,21 @@ class EnvPoolLanes:
         for pool in self._pools:
             pool.close()
 
-    def _collect(self, places: Places) -> Steps:
+    def _collect(self, places: Places, groups: Groups) -> Steps:
         rewards = np.empty(len(places), np.float32)
         terminated, truncated = np.empty(len(places), np.bool_), np.empty(len(places), np.bool_)
-        for pool, rows in self._groups(places):
+        for pool, rows in groups:
             observation, rewards[rows], terminated[rows], truncated[rows], _ = pool.recv()
             self._write(places[rows], observation)
         return Steps(rewards=rewards, terminated=terminated, truncated=truncated)
 
     def _begin_next(self, ended: Places) -> None:
         """Take the step that EnvPool spends on a reset; its action is ignored."""
-        idle = np.asarray(self._decode(np.zeros((len(ended), self.spec.actions.columns), np.float32)))
-        for pool, rows in self._groups(ended):
+        groups = self._groups(ended)
+        idle = self._decode(np.zeros((len(ended), self.spec.actions.columns), np.float32))
+        for pool, rows in groups:
             pool.send(idle[rows], env_id=self._index[ended[rows]])
-        for pool, rows in self._groups(ended):
+        for pool, rows in groups:
             observation, *_ = pool.recv()
             self._write(ended[rows], observation, begins=True)
 
@@ -148,13 +151,13 @@ class EnvPoolLanes:
         observation, _ = pool.reset()
         self._write(places, observation, begins=True)
 
-    def _groups(self, places: Places) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        """Yield every pool concerned, and the rows of `places` that are in it; its answers keep their order."""
+    def _groups(self, places: Places) -> Groups:
         pools = self._pool_of[places]
         if pools.min() < 0:
             raise RunError(f"{self._id}: place {places[pools.argmin()]} steps before it was reset")
-        for number in np.unique(pools).tolist():
-            yield self._pools[number], np.flatnonzero(pools == number)
+        if (pools == pools[0]).all():
+            return [(self._pools[pools[0]], slice(None))]
+        return [(self._pools[number], np.flatnonzero(pools == number)) for number in np.unique(pools).tolist()]
 
     def _write(self, places: Places, observation: Any, begins: bool = False) -> None:
         parts = {SOLE: observation} if self._sole else observation

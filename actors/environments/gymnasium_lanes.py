@@ -57,7 +57,10 @@ class GymnasiumLanes:
         self.spec = EnvironmentSpec(id, arrays, action_spec(acted, WHERE))
         self.size, self.has_captions = size, captioner is not None
         self.observations: Observations = self.spec.empty(size)
-        self._sole = None if isinstance(observed, gymnasium.spaces.Dict) else self.observations[SOLE]
+        self._parts = list(self.observations.items())
+        parted = isinstance(observed, gymnasium.spaces.Dict)
+        # The array's own method: a function of ours around it would cost more than the copy.
+        self._write = self._write_parts if parted else self.observations[SOLE].__setitem__
         self._texts = [name for name in getattr(observed, "spaces", ()) if name not in arrays]
         self._decode, self._captioner = action_decoder(acted), captioner
         self._instances: dict[int, Instance] = {}
@@ -78,15 +81,19 @@ class GymnasiumLanes:
         self._sent[int(places[0])] = places, actions, seeds
 
     def recv(self, places: NDArray[np.int64]) -> Steps:
-        """See `Lanes.recv`."""
+        """See `Lanes.recv`.
+
+        Raises:
+          RunError: a place has not begun.
+        """
         sent, actions, seeds = self._sent.pop(int(places[0]))
-        assert np.array_equal(sent, places), "recv asks for the places of one send"
+        assert sent is places or np.array_equal(sent, places), "recv asks for the places of one send"
         before = self._look(places) if self._captioner else {}
-        steps, infos = self._step(places, actions)
+        steps, infos, ended = self._step(places.tolist(), self._decode(actions))
         if self._captioner:
-            ended = steps.terminated | steps.truncated
-            steps.captions = self._captioner(before, actions, self._look(places), ended, infos)
-        for i in np.flatnonzero(steps.terminated | steps.truncated).tolist():
+            over = steps.terminated | steps.truncated
+            steps.captions = self._captioner(before, actions, self._look(places), over, infos)
+        for i in ended:
             self._end(steps, i, int(places[i]), infos[i], seeds[i])
         return steps
 
@@ -97,26 +104,37 @@ class GymnasiumLanes:
         if self._spare:
             self._spare.close()
 
-    def _step(self, places: NDArray[np.int64], actions: NDArray[np.float32]) -> tuple[Steps, list[dict[str, Any]]]:
+    def _step(self, places: list[int], actions: NDArray[Any]) -> tuple[Steps, list[Mapping[str, Any]], list[int]]:
+        """Return the outcome, what was said beside, and the indices of ended episodes. The hot loop."""
+        flags = np.zeros((2, len(places)), np.bool_)
         rewards: list[float] = []
-        terminated, truncated, infos = [], [], []
+        infos: list[Mapping[str, Any]] = []
+        ended: list[int] = []
         errors: dict[int, str] = {}
-        for place, action in zip(places.tolist(), self._decode(actions), strict=True):
+        # Python's own integers index and compare faster than NumPy's.
+        taken = actions.tolist() if actions.ndim == 1 else actions
+        for i, (instance, action) in enumerate(zip(self._begun(places), taken, strict=True)):
             try:
-                observation, reward, over, cut, info = self._instances[place].step(action)
-                self._write(place, observation)
+                observation, reward, over, cut, info = instance.step(action)
+                self._write(places[i], observation)
                 if self._texts:
                     info = info | {name: observation[name] for name in self._texts}
             except Exception as error:
-                errors[len(rewards)] = self._fault(place, error)
+                errors[i] = self._fault(places[i], error)
                 reward, over, cut, info = np.nan, False, False, {}  # a failed reward is never 0
             rewards.append(reward)
-            terminated.append(over)
-            truncated.append(cut and not over)  # it also ran out of time, but it ended by itself
             infos.append(info)
-        flags = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        steps = Steps(rewards=np.array(rewards, np.float32), terminated=flags[0], truncated=flags[1], errors=errors)
-        return steps, infos
+            if over or cut:
+                ended.append(i)
+                flags[:, i] = over, not over  # out of time as well: it ended by itself
+        outcome = np.array(rewards, np.float32)
+        return Steps(rewards=outcome, terminated=flags[0], truncated=flags[1], errors=errors), infos, ended
+
+    def _begun(self, places: list[int]) -> list[Instance]:
+        try:
+            return [self._instances[place] for place in places]
+        except KeyError as error:
+            raise RunError(f"{self.spec.name}: place {error} steps before it was reset") from None
 
     def _end(self, steps: Steps, i: int, place: int, info: Mapping[str, Any], seed: int) -> None:
         """Note what the ended episode leaves, then begin the next one."""
@@ -134,11 +152,8 @@ class GymnasiumLanes:
         observation, _ = self._instances[place].reset(seed=seed)
         self._write(place, observation)
 
-    def _write(self, place: int, observation: Any) -> None:
-        if self._sole is not None:
-            self._sole[place] = observation
-            return
-        for name, array in self.observations.items():
+    def _write_parts(self, place: int, observation: Any) -> None:
+        for name, array in self._parts:
             array[place] = observation[name]
 
     def _look(self, places: NDArray[np.int64]) -> Observations:

@@ -5,7 +5,7 @@ Dimensions: L places, A action columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,8 @@ from configs.errors import ConfigError, nearest
 
 __all__ = ["SOLE", "Decode", "action_decoder", "action_spec", "observation_specs"]
 
-Decode = Callable[[NDArray[np.float32]], Iterable[Any]]
-"""[L, A] -> L actions"""
+Decode = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""[L, A] -> L actions, [L] for discrete ones"""
 SOLE = "observation"
 """Name of an observation that is one array."""
 NUMERIC = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -72,8 +72,8 @@ def action_decoder(space: spaces.Space[Any]) -> Decode:
     return partial(_clipped, space)
 
 
-def _integers(start: int, actions: NDArray[np.float32]) -> list[int]:
-    return (actions[:, 0].astype(np.int64) + start).tolist()
+def _integers(start: int, actions: NDArray[np.float32]) -> NDArray[np.int64]:
+    return actions[:, 0].astype(np.int64) + start
 
 
 def _rows_of_integers(start: NDArray[np.int64], shape: tuple[int, ...], actions: NDArray[np.float32]) -> NDArray[Any]:

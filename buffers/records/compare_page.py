@@ -31,17 +31,29 @@ class Panel:
 
 
 ACCURACY = Panel("Accuracy on held-out tasks", "eval/<task>/accuracy", Chart(percent=True, markers=True))
+RETURN = Panel("Return of evaluated episodes", "eval/<task>/return_mean", Chart(markers=True))
+SUCCESS = Panel("Success of evaluated episodes", "eval/<task>/success_rate", Chart(percent=True, markers=True))
+EPISODES = Panel("Return of an episode", "episode/return_mean")
 REWARD = Panel("Reward", "reward/mean")
 PANELS = {
     "Learning": (
         ACCURACY,
+        RETURN,
+        SUCCESS,
+        EPISODES,
+        Panel("Success of episodes", "episode/success_rate", SHARES),
         REWARD,
         Panel("Entropy", "policy/entropy"),
         Panel("Response length", "response_length/mean"),
         Panel("Gradient norm", "optim/grad_norm"),
         Panel("Groups that teach nothing", "reward/frac_zero_std", SHARES),
     ),
-    "Learning over time": (ACCURACY, REWARD),
+    "Learning over time": (ACCURACY, RETURN, SUCCESS, EPISODES, REWARD),
+    "Intrinsic reward": (
+        Panel("Labels", "intrinsic/labels"),
+        Panel("Captions with a label", "intrinsic/coverage", SHARES),
+        Panel("Held-out labels told right", "intrinsic/heldout_accuracy", SHARES),
+    ),
     "Off-policy health": (
         Panel("Staleness", "staleness/mean"),
         Panel("KL to the policy that sampled", "rollout/mismatch_kl/mean"),
@@ -49,6 +61,7 @@ PANELS = {
     ),
     "Speed": (
         Panel("Throughput", "perf/throughput"),
+        Panel("Environment steps", "perf/fps"),
         Panel("Learner idle", "idle/learner", SHARES),
         Panel("Rollout idle", "idle/rollout", SHARES),
     ),
@@ -61,13 +74,15 @@ def comparison_page(groups: Sequence[Group]) -> str:
     runs = sum(len(group.runs) for group in groups)
     changed = differences(groups)
     titles = [group.title for group in groups]
-    figures = [[group.title, *(figure.text(group.figure(figure)) for figure in FIGURES)] for group in groups]
+    found = {figure.label: [figure.text(group.figure(figure)) for group in groups] for figure in FIGURES}
+    found = {label: texts for label, texts in found.items() if set(texts) != {"-"}}  # as in the terminal's table
+    figures = [[group.title, *(texts[i] for texts in found.values())] for i, group in enumerate(groups)]
     settings = [[name, *map(str, values)] for name, values in changed.items()]
     body = [
         key(titles),
-        numbers(table(["", *(figure.label for figure in FIGURES)], figures)),
+        numbers(table(["", *found], figures)),
         section("Settings that differ", numbers(table(["setting", *titles], settings, code=(0,)))),
-        *(section(heading, cards(_cards(groups, heading))) for heading in PANELS),
+        *(section(heading, cards(shown)) for heading in PANELS if (shown := _cards(groups, heading))),
     ]
     seeds = sorted({str(run.config.get("seed")) for group in groups for run in group.runs})
     subtitle = f"{runs} runs in {len(groups)} {'group' if len(groups) == 1 else 'groups'} · seeds {', '.join(seeds)}"

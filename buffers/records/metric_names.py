@@ -8,26 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 
+from buffers.records.decision_metric_names import DECISION_GLOSSARY
+from buffers.records.metric import Metric
+
 __all__ = ["METRICS", "Metric", "describe", "glossary_markdown", "matching"]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One line of the glossary."""
-
-    name: str
-    unit: str
-    meaning: str
-    healthy: str = "no fixed range"
-    low: float | None = None
-    """An average of the last updates below this is worth an advisory."""
-    high: float | None = None
-    """An average of the last updates above this is worth an advisory."""
-    remedy: str = ""
-    """What to change, naming the configuration keys."""
 
 
 _GLOSSARY = (
@@ -109,11 +95,14 @@ _GLOSSARY = (
            "below 0.8", high=0.8,
            remedy="tasks are too easy or too hard: change tasks.train, or raise batch.num_generations"),
     Metric("reward/mean", "reward",
-           "Mean combined reward of the batch, over samples whose scores are valid",
+           "Mean combined reward of the batch, over samples whose scores are valid; of fragments, per step",
            "rises, then levels off"),
     Metric("reward/std", "reward",
            "Standard deviation of the combined reward in the batch",
            "above 0: without spread there is nothing to learn"),
+    Metric("rewards/<component>/batch_s", "s",
+           "How long a component with when=batch took for this batch, at most",
+           "small beside time/update; the learner waits for it"),
     Metric("rewards/<component>/busy", "share",
            "Share of a component's concurrent calls in use",
            "below 0.9", high=0.9,
@@ -167,7 +156,7 @@ _GLOSSARY = (
            "small beside time/update"),
 )  # fmt: skip
 
-METRICS = {metric.name: metric for metric in _GLOSSARY}
+METRICS = {m.name: m for m in sorted((*_GLOSSARY, *DECISION_GLOSSARY), key=lambda metric: metric.name)}
 """Every documented metric, by name."""
 
 

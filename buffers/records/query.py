@@ -24,6 +24,8 @@ from configs.errors import Corruption, RunError
 __all__ = ["VIEWS", "connect", "query"]
 
 VIEWS = (*SCHEMAS, "metrics")
+FOLDERS = {"trajectories": "trajectories", "labels": "intrinsic"}
+"""Of streams that are not in the ledger."""
 
 
 def query(run_folder: Path, sql: str) -> pa.Table:
@@ -54,8 +56,7 @@ def connect(run_folder: Path) -> Any:
     """
     connection = duckdb.connect(config={"enable_external_access": False})
     for stream, schema in SCHEMAS.items():
-        folder = "trajectories" if stream == "trajectories" else "ledger"
-        connection.register(stream, _dataset(run_folder / folder, stream, schema))
+        connection.register(stream, _dataset(run_folder / FOLDERS.get(stream, "ledger"), stream, schema))
     connection.register("metrics", read_metrics(run_folder))
     return connection
 

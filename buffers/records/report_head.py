@@ -42,11 +42,16 @@ def headline(run: Run) -> Iterable[Tile]:
     learner, rollout = (_scaled(run.get("idle", who), 100) for who in ("learner", "rollout"))
     pause, spanning = _scaled(run.get("publish", "pause_s_p50"), 1e3), _scaled(run.get("spanning_share"), 100)
     tokens, publishes, wall = run.get("tokens_per_s"), run.get("publish", "count"), run.get("wall_s")
+    labels, coverage = run.get("intrinsic", "labels"), _scaled(run.get("intrinsic", "coverage"), 100)
     tiles = (
         _accuracy(run),
+        _return(run),
         Tile("trained samples", _text("{:,}", trained), _text("of {:,} admitted", admitted)),
         Tile("samples per second", _text("{:,.0f}", run.get("samples_per_s")),
              _text("{:,.0f} tokens per second", tokens)),
+        Tile("frames per second", _text("{:,.0f}", run.get("env_frames_per_s")),
+             _text("{:,} frames trained on", run.get("env_frames"))),
+        Tile("labels", _text("{:,.0f}", labels), _text("for {:.0f} % of the captions met", coverage)),
         Tile("wall time", "" if wall is None else _duration(wall), _text("{:,} publishes", publishes)),
         Tile("staleness", _text("{:.2f}", mean), _text("mean; p95 {:.0f}, max {:.0f} versions", p95, largest)),
         Tile("samples spanning versions", _text("{:.0f} %", spanning), "weights swapped while in flight"),
@@ -74,6 +79,15 @@ def _accuracy(run: Run) -> Tile:
         # The normal approximation of a 95 % interval: what a different draw of tasks could change.
         detail = f"on {tasks:,.0f} held-out tasks, ± {196 * math.sqrt(after * (1 - after) / tasks):.1f} points"
     return Tile("accuracy", value.replace("%", " %"), detail, lead=True)
+
+
+def _return(run: Run) -> Tile:
+    before, after = (run.get("eval", when, "return_mean") for when in ("before", "after"))
+    success = [_scaled(run.get("eval", when, "success_rate"), 100) for when in ("before", "after")]
+    episodes = run.get("eval", "after", "episodes")
+    detail = _text("success {:.0f} % → {:.0f} %", *success) or "before and after"
+    return Tile("return", _text("{:,.4g} → {:,.4g}", before, after) or _text("{:,.4g}", after),
+                f"{detail}{_text(', {:,.0f} episodes', episodes)}", lead=True)  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

@@ -47,18 +47,21 @@ class Archive:
                 old.unlink(missing_ok=True)
 
     def newest(self) -> tuple[int, State] | None:
-        """Return (highest number ever stored, newest undamaged state), or None in an empty folder.
+        """Return the newest undamaged (version, state), or None in an empty folder.
+
+        Where newer ones are damaged, it gets the number behind theirs: they may have scored already.
 
         Raises:
           Corruption: there are files, and all are damaged.
         """
-        paths = self._paths()
-        states = (_read(path) for path in reversed(paths))
-        if not paths:
-            return None
-        if (state := next((state for state in states if state is not None), None)) is None:
-            raise Corruption(f"{paths[-1]} and what is beside it do not match their xxh3; remove them to start afresh")
-        return int(paths[-1].stem[1:]), state
+        paths = self._paths()[::-1]
+        highest = int(paths[0].stem[1:]) if paths else 0
+        for path in paths:
+            if (state := _read(path)) is not None:
+                return highest + (path != paths[0]), state
+        if paths:
+            raise Corruption(f"{paths[0]} and what is beside it do not match their xxh3; remove them to start afresh")
+        return None
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("v*.state"))

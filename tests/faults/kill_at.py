@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from configs.errors import MemberLost
 
-__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang", "lose_the_worker", "with_units"]
+__all__ = ["Cut", "half_a_file", "half_a_write", "half_the_weights", "hang", "lose_the_worker", "whole", "with_units"]
 
 HANG_S = 2.0
 """Of a disk, before the process dies: long enough for others to go on."""
@@ -27,6 +27,10 @@ def half_a_write(write: Callable[..., Any], files: Any, handle: int, data: bytes
 def half_a_file(save: Callable[..., Any], tensors: Any, path: Path, **arguments: Any) -> None:
     save(tensors, path, **arguments)
     os.truncate(path, path.stat().st_size // 2)
+
+
+def whole(call: Callable[..., Any], *args: Any, **named: Any) -> None:
+    call(*args, **named)
 
 
 def half_the_weights(fill: Callable[..., Any], views: Any, tensors: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def configure(folder: Path, name: str, *words: str, preset: Path) -> RunConfig:
 
 
 def play(
-    folder: Path, name: str, *words: str, preset: Path = SMOKE, disturb: Any = None
+    folder: Path, name: str, *words: str, preset: Path = SMOKE, disturb: Any = None, ends: str = "finished"
 ) -> dict[str, list[dict[str, Any]]]:
     """Run to the end, check the books, and return what timing must not change."""
     config = configure(folder, name, *words, preset=preset)
@@ -75,7 +75,7 @@ def play(
                 await disturbing
             return summary
 
-        assert asyncio.run(conduct())["status"] == "finished"
+        assert asyncio.run(conduct())["status"] == ends
     books = audit(path)
     assert books.balanced, books.problems
     hashes = query(path, "SELECT version, weights_sha256 FROM versions ORDER BY version").to_pylist()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played_runs import differences, play
 
 import launch
 from buffers.records.query import query
+from tests.integration.played_runs import differences, play
 
 CARTPOLE = Path(launch.__file__).parent / "configs" / "cartpole.yaml"
 SMALL = ("environment.lanes=12", "environment.fragments_per_update=12", "rollout.slots=16", "checkpoint.every=0")

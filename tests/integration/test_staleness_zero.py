@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played_runs import differences, play
 
 from actors.engines.base import Completion
 from actors.engines.factory import torch_engine
 from actors.engines.torch_engine import TorchEngine
 from buffers.records.query import query
+from tests.integration.played_runs import differences, play
 
 LOST = "reason = 'worker_lost'"
 

@@ -35,7 +35,8 @@ async def serving(handler: Handler) -> AsyncIterator[EndpointServer]:
     server = EndpointServer(handler)
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(application, shutdown_timeout=0)
+    # A handler that hangs ends when its client gives up, or it would hold up the end of the server.
+    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -354,7 +354,7 @@ async def test_a_reply_without_a_readable_label_is_abstained(text: str | None):
 
 
 async def test_a_long_reply_is_kept_from_its_end_and_storable():
-    label = await one_label(replies("<label>CEDAR</label>\ud800" + "x" * 50_000 + HELPFUL))
+    label = await one_label(replies("<label>CEDAR</label>" + "x" * 50_000 + "\ud800" + HELPFUL))
     assert label.value == 1.0 and len(label.reply) == KEPT_CHARACTERS and label.reply.endswith(HELPFUL)
     label.reply.encode()
 

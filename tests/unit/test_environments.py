@@ -273,9 +273,10 @@ def test_an_environment_that_cannot_begin_its_next_episode_is_an_error_of_the_st
     assert step(countdown, 0, 0, 0).rewards.tolist() == [1, 2, 1]
 
 
-def test_envpool_refuses_a_step_of_a_place_that_has_not_begun() -> None:
-    lanes = build(section("envpool cartpole"), 2, 0)
+@pytest.mark.parametrize("name", ["cartpole", "envpool cartpole"])
+def test_a_place_that_has_not_begun_cannot_step(name: str) -> None:
+    lanes = build(section(name), 2, 0)
     lanes.reset(0, 1)
-    with pytest.raises(RunError, match="place 1 steps before it was reset"):
-        lanes.send(np.arange(2), np.zeros((2, 1), np.float32), [1, 2])
+    with pytest.raises(RunError, match="CartPole-v1: place 1 steps before it was reset"):
+        step(lanes, 0, 0)
     lanes.close()

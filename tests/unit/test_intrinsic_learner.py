@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from buffers.environment_spec import ActionSpec, ArraySpec, EnvironmentSpec
 from buffers.scores import Sample, ScoreStatus
 from buffers.segments import read_stream
 from buffers.tables import LABELS
 from buffers.transport import LocalHandle
 from configs.decision import AnnotationConfig, IntrinsicConfig
-from configs.errors import RunError
+from configs.errors import RunError, StaleEpoch
 from configs.schema import RunConfig
 from rewards.intrinsic.labels import Item, Label
 from rewards.intrinsic.learner import RewardLearner, build
@@ -199,7 +201,7 @@ async def test_what_nobody_can_label_is_given_up(tmp_path: Path):
 
 
 async def test_no_label_is_asked_for_beyond_the_budget(tmp_path: Path):
-    annotators = [Annotator() for _ in range(3)]
+    annotators = [Annotator(lambda items: asyncio.sleep(0.02)) for _ in range(3)]  # all at work at a time
     async with learner_of(config(budget=5, batch_size=2), tmp_path) as learner:
         learner.submit(captions(*(f"key {i}" for i in range(20))))
         for number, annotator in enumerate(annotators):
@@ -232,3 +234,77 @@ async def test_a_rebuilt_learner_goes_on_from_its_version_and_labels(tmp_path: P
         again.submit(captions("a key", "a door"))
         await until(lambda: again.stats()["labels"] == 3, "the one label that was missing")
         assert annotator.asked == [("a door",)]
+
+
+async def test_pairs_are_ranked(tmp_path: Path):
+    small = {"length": 99, "embedding": 8, "channels": 8, "hidden": 16, "learning_rate": 0.01}
+    settings = config("ranking", small, batch_size=8)
+    texts = [f"{word} {number}" for word in ("a key", "a wall") for number in range(6)]
+    async with learner_of(settings, tmp_path) as learner:
+        member, annotator = await join(learner, settings, "reward.intrinsic-0"), Annotator()
+        learner.attach("annotator", LocalHandle("annotator-0", annotator))
+        await vector(member, *texts)
+        await until(lambda: learner.stats()["labels"] >= 40, "labels of pairs")
+        await until(lambda: learner.stats().get("loss", 9.0) < 0.6, "a model that learned from them")
+        served = member.stats()["version"]
+        await until(lambda: member.stats()["version"] > served, "a later version")
+        values = await vector(member, *texts)
+        await member.close()
+    assert all(len({*pair}) == 2 for pair in annotator.asked)
+    assert len({frozenset(pair) for pair in annotator.asked}) == len(annotator.asked), "no pair twice, in any order"
+    assert min(values[:6]) > max(values[6:])
+
+
+async def test_observations_are_learned_from_without_any_label(tmp_path: Path):
+    spec = EnvironmentSpec("toy", {"x": ArraySpec((2,), "float32")}, ActionSpec("discrete", (2,)))
+    settings, fragment = config("rnd"), np.arange(10, dtype=np.float32).reshape(5, 2)
+    learner = build(settings, tmp_path, spec.to_json())
+    member = await build_scorer(settings, "intrinsic", spec.to_json())
+    learner.attach("reward.intrinsic", LocalHandle("reward.intrinsic-0", member))
+    member.attach("intrinsic_learner", LocalHandle("intrinsic_learner-0", learner))
+    sample = Sample(id="s", group="g", prompt="", completion="", observations=spec.encode({"x": fragment}))
+    assert (await member.score([sample]))[0].vector == (0.0,) * 4
+    await until(lambda: member.stats()["version"] >= 1, "version 1 at the scorer")
+    [score] = await member.score([sample])
+    assert len(score.vector) == 4 and min(score.vector) > 0.0 and score.version >= 1
+    await member.close()
+    await learner.close()
+
+
+async def test_a_scorer_that_did_not_take_a_version_is_offered_the_newest_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rewards.intrinsic.learner.RETRY_S", 0.01)
+    taken: list[int] = []
+
+    class Stubborn:
+        refusals = 2
+
+        def install(self, version: int, state: object) -> int:
+            self.refusals -= 1
+            if self.refusals >= 0:
+                raise RunError("not now")
+            taken.append(version)
+            return version
+
+    async with learner_of(config(), tmp_path) as learner:
+        learner.attach("reward.intrinsic", LocalHandle("reward.intrinsic-0", Stubborn()))
+        learner.attach("annotator", LocalHandle("annotator-0", Annotator()))
+        learner.submit(captions("a key"))
+        await until(lambda: taken, "the version")
+        learner.ping()
+    assert taken == [1]
+
+
+async def test_a_learner_that_was_replaced_stores_nothing_more(tmp_path: Path):
+    orphan = build(config(), tmp_path)
+    async with learner_of(config(), tmp_path):
+        orphan.attach("annotator", LocalHandle("annotator-0", Annotator()))
+        orphan.submit(captions("a key"))
+        await until(lambda: orphan._training.done(), "the end of the orphan's training")
+        with pytest.raises(StaleEpoch, match="end this process"):
+            orphan.ping()
+        assert orphan.stats()["version"] == 0
+    with pytest.raises(StaleEpoch):
+        await orphan.close()
+    assert logged(tmp_path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,3 +101,52 @@ def test_a_wrong_rule_is_refused(rule: dict[str, Any]):
 def test_a_state_holds_arrays_alone():
     for name in set(INTRINSICS) & {"counts", "retrieval"}:
         assert all(isinstance(value, np.ndarray) for value in build_model(config(name)).state().values())
+
+
+async def test_a_learner_that_is_gone_costs_nothing_but_what_does_not_fit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rewards.intrinsic.outbox.CAPTIONS", 3)
+    monkeypatch.setattr("rewards.intrinsic.outbox.PAUSE_S", 0.01)
+    member, learner = await build(config("retrieval"), "intrinsic"), Learner()
+    gone = LocalHandle("intrinsic_learner-0", learner)
+    gone.kill()
+    member.attach("intrinsic_learner", gone)
+    for text in "abcdb":
+        [score] = await scores(member, [sample(text, text)])
+        assert score.vector == (0.0,)
+    await until_failed(member)
+    member.detach("intrinsic_learner", "intrinsic_learner-0")
+    member.attach("intrinsic_learner", LocalHandle("intrinsic_learner-1", learner))
+    async with asyncio.timeout(10.0):
+        while member.stats()["outbox"]:
+            await asyncio.sleep(0.01)
+    counts: Counter[str] = sum((Counter(met.captions) for met in learner.messages), Counter())
+    assert counts == {"b": 2, "c": 1, "d": 1}, "the one longest unseen was let go"
+    assert member.stats()["outbox_dropped"] == 1
+    await member.close()
+
+
+async def until_failed(member: IntrinsicMember) -> None:
+    async with asyncio.timeout(10.0):
+        while not member.stats()["outbox_failed"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_runs_keeps_the_version_it_began_with():
+    member, model = await build(config("retrieval"), "intrinsic"), build_model(config("retrieval"))
+    model.update(Evidence(labels=LABELS))
+    running = asyncio.create_task(member.score([sample("s", "a key")]))
+    await asyncio.sleep(0)
+    while member.stats()["queue"] == 0 and not running.done():
+        member.install(model.version, model.state())
+        await asyncio.sleep(0)
+    [score] = await running
+    assert (score.version, score.vector) in [(0, (0.0,)), (1, (1.0,))], "version and value belong together"
+    await member.close()
+
+
+async def test_a_caption_is_computed_once_per_version():
+    member = await build(config("retrieval"), "intrinsic")
+    for _ in range(3):
+        await scores(member, [sample("s", "a key", "a key"), sample("t", "a key", "a wall")])
+    assert member.stats()["scored_captions"] == 2
+    await member.close()

@@ -22,7 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_view_can_be_read(run: Path) -> None:
     rows = {view: query(run, f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
-    assert rows == {"versions": 5, "events": 64, "scores": 10, "pairs": 0, "trajectories": 10, "metrics": 0}
+    counts = {"versions": 5, "events": 64, "scores": 10, "pairs": 0, "labels": 0, "trajectories": 10, "metrics": 0}
+    assert rows == counts
 
 
 def test_views_join(run: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_running_run_shows_its_live_rows_and_extension_columns(tmp_path: Path)
 @pytest.mark.parametrize("sql", ["SELEC 1", "SELECT * FROM event", "SELECT nothing FROM events", ""])
 def test_a_failing_statement_names_the_views(run: Path, sql: str) -> None:
     with pytest.raises(
-        RunError, match=r"views are versions, events, scores, pairs, trajectories, metrics|write a SELECT"
+        RunError, match=r"views are versions, events, scores, pairs, labels, trajectories, metrics|write a SELECT"
     ):
         query(run, sql)
 
