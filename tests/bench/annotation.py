@@ -25,7 +25,7 @@ VARIANTS = {
     "on": ["intrinsic=classification"],
 }
 """Without intrinsic rewards; scored by rules, nobody asked and nothing trained; labelled, trained and scored."""
-BUDGETS = (1, 4, 16, 64, 256)
+BUDGETS = (1, 2, 4, 8, 16, 32)
 DELAYS_S = (0.0, 0.1, 1.0, 5.0)
 
 Measure = Callable[[str, list[str]], dict[str, Any]]

@@ -49,7 +49,7 @@ def settings(env: str, backend: str, workers: int) -> Section:
             "eval_episodes": 0,
         },
         "policy": {"target": "mlp", "hidden": list(HIDDEN[env]), "value": "shared", "byte_scale": 10},
-        "rollout": {"workers": workers, "slots": LANES},
+        "rollout": {"workers": workers, "slots": LANES, "message_samples": LANES, "message_wait_s": 0.2},
         "learner": {"learning_rate": 3e-4, "max_grad_norm": 0.5, "actor_critic": {"returns": {"target": "gae"}}},
         "checkpoint": {"every": 0},
         "logging": {"view": "quiet", "tensorboard": False, "report": False},

@@ -70,7 +70,7 @@ def _window(
         raise RunError(f"{len(rows)} updates in {seconds:g} s; raise --seconds")
     fragments = sum(row["num_trained"] for row in rows[1:])
     rate = fragments * settings["environment"]["fragment_length"] / (rows[-1]["time"] - rows[0]["time"])
-    used = {title: round(after[title] - before.get(title, 0.0), 2) for title in after}
+    used = {title: round(after.get(title, 0.0) - before.get(title, 0.0), 2) for title in {**before, **after}}
     cpu_s = sum(used.values())
     return {
         "frames_per_s": round(rate, 1),
