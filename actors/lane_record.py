@@ -108,6 +108,8 @@ class LaneRecord:
         self._mask[lanes, at] = True if steps.mask is None else steps.mask
         self._returns[lanes] += steps.rewards
         self._lengths[lanes] += 1 if steps.mask is None else steps.mask
+        if steps.mask is not None:
+            self._state[lanes[~steps.mask]] = 0.0  # of the reset that the backend showed the policy as a step
         if self._captions:
             self._note_captions(lanes, at, steps.captions)
         for index in np.flatnonzero(steps.terminated | steps.truncated).tolist():

@@ -151,6 +151,7 @@ class BufferHost:
         """Let go of what `retention` does not keep; a checkpoint was written just before."""
         if self._retire is not None:
             await asyncio.to_thread(self._retire, self._buffer.version)
+            pa.default_memory_pool().release_unused()  # of the ledger that was read for it
 
     async def drain(self, reason: str) -> None:
         """Stop the stream: drop what is not trained, close all files."""

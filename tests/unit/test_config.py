@@ -108,7 +108,7 @@ def test_a_model_folder_takes_the_place_of_the_default_architecture_only(write) 
         ("learning_rate: 3", r"did you mean 'learner.learning_rate' or 'warm_start.learning_rate'"),
         ("learner: {num_generation: 3}", r"did you mean 'batch.num_generations'"),
         ("lerner: {ranks: 2}", r"lerner is not a setting; did you mean 'learner'"),
-        ("learner: {zzz: 3}", r"learner.zzz is not a setting; known in learner: adam_beta1"),
+        ("learner: {zzz: 3}", r"learner.zzz is not a setting; known in learner: actor_critic"),
         ("rewards:\n  components:\n    a:\n      wieght: 2", r"a.yaml:4: rewards.components.a.wieght .*a.weight'"),
         ("updates: x", r"a.yaml:1: updates is 'x'; it must be a whole number"),
         ("updates: 2.5", r"updates is 2.5; it must be a whole number"),
