@@ -22,6 +22,7 @@ from configs.errors import ConfigError
 from rewards.intrinsic.annotators import build_annotator
 from rewards.intrinsic.annotators.client import MAX_RESPONSE_BYTES
 from rewards.intrinsic.annotators.endpoint import KEPT_CHARACTERS, Endpoint
+from rewards.intrinsic.annotators.member import build
 from rewards.intrinsic.labels import Item, Label
 
 KEY, WALL = ("you pick up the red key",), ("you bump into a wall",)
@@ -451,3 +452,10 @@ def test_a_template_for_items_of_another_size_is_refused_before_the_start(templa
     build_annotator(settings, seed=0, asks=asks)
     with pytest.raises(ConfigError, match=f"items of {3 - asks} caption.*not {asks}"):
         build_annotator(settings, seed=0, asks=3 - asks)
+
+
+async def test_an_annotator_answers_before_its_host_gives_up_and_the_host_before_its_caller():
+    section = {"target": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "judge", "goal": "win"}
+    settings = AnnotationConfig(annotator={**section, "template": "minigrid_ranking"}, deadline_s=10.0)
+    hosted = await build(settings, "annotator-0", 0)
+    assert 5.0 < build_annotator(settings, 0).deadline_s < hosted._deadline_s < settings.deadline_s
