@@ -15,8 +15,6 @@ from tests.bench.intrinsic import table
 from tests.bench.peers import window as windows
 from tests.bench.peers.environments import make
 
-gymnasium = pytest.importorskip("gymnasium")
-
 
 def line(frames_per_s, frames_per_cpu_s):
     return {"frames_per_s": frames_per_s, "frames_per_cpu_s": frames_per_cpu_s}
