@@ -253,9 +253,7 @@ def _resident_bytes() -> float:
     return float(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-async def build(
-    config: RunConfig, run_folder: Path, describe: Callable[[], EnvironmentSpec] | None = None
-) -> RewardLearner:
+def build(config: RunConfig, run_folder: Path, describe: Callable[[], EnvironmentSpec] | None = None) -> RewardLearner:
     """Build the reward learner inside its own process; it resumes what `run_folder` holds.
 
     Args:

@@ -129,7 +129,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(settings: RunConfig, folder: Path) -> AsyncIterator[Scene]:
-    learner = await build(settings, folder)
+    learner = build(settings, folder)
     here = Scene(learner, settings, folder)
     try:
         yield here

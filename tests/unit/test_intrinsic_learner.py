@@ -258,8 +258,8 @@ async def test_pairs_are_ranked(tmp_path: Path):
 async def test_observations_are_learned_from_without_any_label(tmp_path: Path):
     spec = EnvironmentSpec("toy", {"x": ArraySpec((2,), "float32")}, ActionSpec("discrete", (2,)))
     settings, fragment = config("rnd"), np.arange(10, dtype=np.float32).reshape(5, 2)
-    learner = build(settings, tmp_path, spec.to_json())
-    member = await build_scorer(settings, "intrinsic", spec.to_json())
+    learner = build(settings, tmp_path, lambda: spec)
+    member = await build_scorer(settings, "intrinsic", lambda: spec)
     learner.attach("reward.intrinsic", LocalHandle("reward.intrinsic-0", member))
     member.attach("intrinsic_learner", LocalHandle("intrinsic_learner-0", learner))
     sample = Sample(id="s", group="g", prompt="", completion="", observations=spec.encode({"x": fragment}))
