@@ -31,6 +31,10 @@ POLL_S = 2.0
 """Longest wait for a batch before commands are looked at again."""
 
 
+OBEY_S = 0.2
+"""Between looks at commands: updates can be faster than anyone types."""
+
+
 class Listener(Protocol):
     """Who hears of progress: the metrics files and the view."""
 
@@ -91,6 +95,7 @@ class LearnerDriver:
         self.intrinsic: Mapping[str, float] = {}
         """Newest figures of who learns intrinsic rewards, as metrics."""
         self._paused = False
+        self._obeyed = -OBEY_S
         self._waited_s = 0.0
         self.meter = self._new_meter()
         self._jobs: set[asyncio.Task[None]] = set()
@@ -172,11 +177,12 @@ class LearnerDriver:
         updated = loop.time()
         version = ticket.version + 1
         transfer_s = await self._publish(version)
-        await self._buffer.call(
-            "commit", ticket.version, deadline_s=self._deadline_s, awaiting=f"commit of version {ticket.version}"
+        wait = {"deadline_s": self._deadline_s}
+        _, stats = await asyncio.gather(
+            self._buffer.call("commit", ticket.version, **wait, awaiting=f"commit of version {ticket.version}"),
+            self._buffer.call("stats", **wait, awaiting="buffer statistics"),
         )
         self._spawn(self._record_version(version, ticket))
-        stats = await self._buffer.call("stats", deadline_s=self._deadline_s, awaiting="buffer statistics")
         timing = {"time/update": updated - began, "time/wait_for_batch": self._waited_s, "time/weight_sync": transfer_s}
         self._account(ticket, {**answers[0], **timing}, stats)
         return version
@@ -211,6 +217,10 @@ class LearnerDriver:
                     raise
 
     async def _obey(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._obeyed + OBEY_S:
+            return
+        self._obeyed = now
         for command in await self._commands():
             if command == "stop":
                 self.stop("stopped by command")

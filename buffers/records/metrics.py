@@ -27,6 +27,7 @@ from configs.errors import ConfigError, DataError
 __all__ = ["SCHEMA", "MetricsWriter", "read_metrics"]
 
 FAN_IN = 64  # files of one size that are merged into one; bounds the files that a reader opens
+PENDING_S = 0.5  # between files: updates can be faster than files are made
 
 SCHEMA = pa.schema(
     [
@@ -76,11 +77,20 @@ class _ParquetSink:
         self._folder = folder
         self._files = _parts(folder)
         self._next = self._files[-1].last + 1 if self._files else 0
+        self._pending: list[pa.Table] = []
+        self._written = -math.inf
 
     def log(self, update: int, metrics: Mapping[str, float], time: float) -> None:
         values = [float(value) for value in metrics.values()]
         rows = [[update] * len(values), [time] * len(values), list(metrics), values, [math.isfinite(v) for v in values]]
-        self._files.append(self._write(self._next, self._next, pa.table(rows, schema=SCHEMA)))
+        self._pending.append(pa.table(rows, schema=SCHEMA))
+        if not self._written <= time < self._written + PENDING_S:
+            self._flush(time)
+
+    def _flush(self, time: float) -> None:
+        """Write what is pending as one file; merge files of equal age."""
+        self._files.append(self._write(self._next, self._next, pa.concat_tables(self._pending)))
+        self._pending, self._written = [], time
         self._next += 1
         calls = 1
         while len(equal := [part for part in self._files if part.calls == calls]) >= FAN_IN:
@@ -88,6 +98,8 @@ class _ParquetSink:
             calls *= FAN_IN
 
     def close(self) -> None:
+        if self._pending:
+            self._flush(self._written)
         if len(self._files) > 1:
             self._merge(self._files)
 
@@ -163,7 +175,7 @@ class MetricsWriter:
             self._sinks.append(_TensorBoardSink(metrics / "tensorboard"))
 
     def log(self, update: int, metrics: Mapping[str, float], time: float) -> None:
-        """Store the metrics of an update; they survive the death of this process.
+        """Store the metrics of an update; all but those of the last half second survive the death of this process.
 
         Args:
           update: learner update that they belong to.

@@ -65,7 +65,7 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "metrics").glob("*.parquet"))
 
 
-def test_every_call_is_on_disk_before_it_returns(tmp_path: Path) -> None:
+def test_a_call_is_on_disk_before_it_returns(tmp_path: Path) -> None:
     metrics = writer(tmp_path)  # never closed: a killed process does not close either
     metrics.log(1, {"reward/mean": 0.5, "policy/loss": -1.0}, time=100.0)
     metrics.log(2, {"reward/mean": 0.75}, time=101.5)
@@ -77,10 +77,20 @@ def test_every_call_is_on_disk_before_it_returns(tmp_path: Path) -> None:
     ]
 
 
+def test_updates_that_come_fast_share_a_file_and_none_is_lost(tmp_path: Path) -> None:
+    metrics = writer(tmp_path)
+    for update in range(10):
+        metrics.log(update, {"a": float(update)}, time=update / 10)
+    assert [at for at, _ in values(tmp_path, "a")] == [0, 1, 2, 3, 4, 5]
+    assert len(files(tmp_path)) == 2
+    metrics.close()
+    assert [at for at, _ in values(tmp_path, "a")] == list(range(10))
+
+
 def test_files_are_merged_and_no_value_is_lost(tmp_path: Path) -> None:
     metrics = writer(tmp_path)
     for update in range(150):
-        metrics.log(update, {"a": float(update)}, time=0.0)
+        metrics.log(update, {"a": float(update)}, time=float(update))
     expected = [(update, float(update)) for update in range(150)]
     assert [path.stem for path in files(tmp_path)[:2]] == ["000000000-000000063", "000000064-000000127"]
     assert len(files(tmp_path)) == 2 + 150 - 128
@@ -93,13 +103,13 @@ def test_files_are_merged_and_no_value_is_lost(tmp_path: Path) -> None:
 def test_parts_that_a_killed_merge_left_behind_are_not_counted_twice(tmp_path: Path) -> None:
     metrics = writer(tmp_path)
     for update in range(5):
-        metrics.log(update, {"a": float(update)}, time=0.0)
+        metrics.log(update, {"a": float(update)}, time=float(update))
     shutil.copytree(tmp_path / "metrics", tmp_path / "before")
     metrics.close()
     for part in (tmp_path / "before").iterdir():
         part.rename(tmp_path / "metrics" / part.name)
     resumed = writer(tmp_path)
-    resumed.log(5, {"a": 5.0}, time=0.0)
+    resumed.log(5, {"a": 5.0}, time=5.0)
     resumed.close()  # merges the outer files; a row of an inner one would be in there twice
     merged = tmp_path / "metrics" / "000000000-000000005.parquet"
     assert pq.read_table(merged).num_rows == 6
@@ -113,7 +123,7 @@ def test_a_resumed_run_replaces_the_updates_that_it_repeats(tmp_path: Path) -> N
     first.close()
     second = writer(tmp_path)
     for update in (2, 3):
-        second.log(update, {"a": 10.0 * update}, time=1.0)
+        second.log(update, {"a": 10.0 * update}, time=float(update))
     assert values(tmp_path, "a") == [(1, 1.0), (2, 20.0), (3, 30.0)]
     assert values(tmp_path, "b") == [(1, 0.0), (2, 0.0), (3, 0.0)]
 
