@@ -16,6 +16,7 @@ from buffers.records.audit import audit
 from buffers.records.query import query
 from buffers.run_folder import RunFolder
 from configs.load import load_config
+from configs.recorded import record_config
 from configs.schema import RunConfig
 
 SMOKE = Path(launch.__file__).parent / "configs" / "smoke.yaml"
@@ -67,6 +68,7 @@ def play(
     config = configure(folder, name, *words, preset=preset)
     path = folder / name
     with RunFolder.create(path) as run_folder:
+        record_config(config, path)
 
         async def conduct() -> dict[str, Any]:
             disturbing = asyncio.create_task(disturb(path)) if disturb else None
