@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.exploration import figures, finish
-from tests.bench.intrinsic import SETTINGS
 
 VARIANTS = {
     "off": ["intrinsic=none"],
@@ -80,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
 
     def measure(name: str, words: list[str]) -> dict[str, Any]:
-        settings = [*SETTINGS, *words, f"updates={options.updates}"]
+        settings = [*words, f"updates={options.updates}"]
         return figures(finish(options.folder.resolve(), f"{name}-updates{options.updates}", settings))
 
     print(json.dumps({"part": options.part, "updates": options.updates, **PARTS[options.part](measure, options)}))
