@@ -100,7 +100,7 @@ REFUSED = {
     "a state is short": ("checkpoints/v00000004/state.json", cut_short, "remove that folder"),
     "an epoch's marker is garbled": ("ledger/epoch-0001.json", cut_short, "restore it from a copy"),
     # In the middle of a key, so that what is left is no YAML.
-    "the configuration is short": ("config.yaml", lambda data: data[: data.rindex(b"\n", 0, -1000) + 4], "correct the"),
+    "the configuration is short": ("config.yaml", lambda data: data[: data.index(b"max_grad_norm") + 5], "correct the"),
 }
 
 
