@@ -42,7 +42,9 @@ def play(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Play:
     def run(*words: str, preset: str = SMOKE) -> tuple[int, str]:
         code = launch.main(["run", preset, *QUICK, "name=run", f"runs_folder={tmp_path}", *words])
         message = capsys.readouterr().err
-        assert "Traceback" not in message and message.count("\n") <= 1, message
+        # What the supervisor did meanwhile depends on how fast the machine is.
+        said = [line for line in message.splitlines() if not line.startswith("warning: ")]
+        assert "Traceback" not in message and len(said) <= 1, message
         return code, message
 
     return run
