@@ -24,7 +24,7 @@ from buffers.identity import GroupKey
 from buffers.trajectory import Task
 from configs.errors import ConfigError
 
-__all__ = ["HeldOut", "TaskGroup", "TaskStream"]
+__all__ = ["HeldOut", "Ordinals", "TaskGroup", "TaskStream"]
 
 # With 99 % held out, a position exhausts its draws once in 10^44.
 MAX_DRAWS = 10_000
@@ -39,30 +39,13 @@ class TaskGroup(NamedTuple):
     task: Task
 
 
-class TaskStream:
-    """Training tasks in a seeded order, for as many epochs as the run asks for."""
+class Ordinals:
+    """A cursor over ordinals; a subclass says in `task_at` what each stands for."""
 
-    def __init__(self, source: TaskSource, split: Split, *, seed: int, shuffle: bool = True) -> None:
-        if len(source) == 0:
-            raise ConfigError(f"tasks.train: source {source.name!r} is empty; it must hold at least one task")
-        self._source = source
-        self._split = split
-        self._seed = seed
-        self._shuffle = shuffle
-        self._listed = _training_indices(source, split) if source.listed else None
-        self._next = 0
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._source.fingerprint
-
-    @property
-    def tasks_per_epoch(self) -> int:
-        return len(self._source) if self._listed is None else len(self._listed)
+    name: str
+    """Source of the slots."""
+    tasks_per_epoch: int
+    _next: int = 0
 
     @property
     def cursor(self) -> int:
@@ -86,6 +69,37 @@ class TaskStream:
         return group
 
     def task_at(self, ordinal: int) -> TaskGroup:
+        """Return the group at `ordinal` without moving the cursor."""
+        raise TypeError(f"{type(self).__name__} does not implement task_at(ordinal)")
+
+    def locate(self, ordinal: int) -> tuple[int, int]:
+        """Return (epoch, position) of an ordinal."""
+        return divmod(ordinal, self.tasks_per_epoch)
+
+    def group_key(self, ordinal: int) -> GroupKey:
+        """Return the identity that the slots of an ordinal share."""
+        return GroupKey(self.name, *self.locate(ordinal))
+
+
+class TaskStream(Ordinals):
+    """Training tasks in a seeded order, for as many epochs as the run asks for."""
+
+    def __init__(self, source: TaskSource, split: Split, *, seed: int, shuffle: bool = True) -> None:
+        if len(source) == 0:
+            raise ConfigError(f"tasks.train: source {source.name!r} is empty; it must hold at least one task")
+        self._source = source
+        self._split = split
+        self._seed = seed
+        self._shuffle = shuffle
+        self._listed = _training_indices(source, split) if source.listed else None
+        self.name = source.name
+        self.tasks_per_epoch = len(source) if self._listed is None else len(self._listed)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._source.fingerprint
+
+    def task_at(self, ordinal: int) -> TaskGroup:
         """Return the group at `ordinal` without moving the cursor.
 
         Raises:
@@ -96,14 +110,6 @@ class TaskStream:
             return TaskGroup(epoch, position, self._draw(epoch, position))
         place = self._permuted(position, epoch, 0)
         return TaskGroup(epoch, position, self._source.task(int(self._listed[place])))
-
-    def locate(self, ordinal: int) -> tuple[int, int]:
-        """Return (epoch, position) of an ordinal."""
-        return divmod(ordinal, self.tasks_per_epoch)
-
-    def group_key(self, ordinal: int) -> GroupKey:
-        """Return the identity that the slots of an ordinal share."""
-        return GroupKey(self.name, *self.locate(ordinal))
 
     def _draw(self, epoch: int, position: int) -> Task:
         for attempt in range(MAX_DRAWS):
