@@ -43,9 +43,9 @@ def play(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Play:
         code = launch.main(["run", preset, *QUICK, "name=run", f"runs_folder={tmp_path}", *words])
         message = capsys.readouterr().err
         # What the supervisor did meanwhile depends on how fast the machine is.
-        said = [line for line in message.splitlines() if not line.startswith("warning: ")]
+        said = [line for line in message.splitlines(keepends=True) if not line.startswith("warning: ")]
         assert "Traceback" not in message and len(said) <= 1, message
-        return code, message
+        return code, "".join(said)
 
     return run
 
