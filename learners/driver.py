@@ -303,6 +303,8 @@ class LearnerDriver:
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
+        # `_finish_jobs` raises; a run that ended otherwise has said why, and says nothing of forgotten jobs.
+        task.add_done_callback(lambda job: job.cancelled() or job.exception())
         self._jobs.add(task)
 
     async def _finish_jobs(self) -> None:

@@ -103,7 +103,8 @@ async def test_a_random_model_abstains_and_is_never_an_error(server: str, api: s
         labels = await annotator.annotate(CAPTIONS)
     assert [label.item for label in labels] == CAPTIONS
     assert {label.status for label in labels} == {ScoreStatus.ABSTAINED}
-    assert all(label.reply for label in labels)
+    # A random model now and then ends before it says anything.
+    assert sum(bool(label.reply) for label in labels) > len(labels) / 2
     stats = annotator.stats()
     prompt_tokens = sum(len(label.prompt) for label in labels)  # one token per character
     assert (stats["requests"], stats["failed_requests"], stats["prompt_tokens"]) == (20, 0, prompt_tokens)
