@@ -27,7 +27,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reward = "rewards.components.correct.component={target: length_penalty, target_tokens: 2}"
     words = [SMOKE, "name=run", f"runs_folder={folder}", "cluster.address=local", reward]
     # Long completions that begin at random times: whenever new weights come, some are in flight.
-    words += ["rollout.max_delay_s=0.5", "rollout.max_completion_length=32", "rollout.context_length=48"]
+    words += ["rollout.max_delay_s=0.2", "rollout.max_completion_length=32", "rollout.context_length=48"]
     quick = [
         "warm_start.updates=1",
         "warm_start.learning_rate=1e-4",
