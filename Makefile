@@ -6,6 +6,9 @@ CONFIG ?= configs/quickstart.yaml
 ARGS ?=
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
+# DeepSpeed compiles nothing, neither when it is installed nor later.
+export DS_BUILD_OPS := 0
+
 .PHONY: setup setup-vllm run test lint bench
 
 setup: .venv/.installed
@@ -33,7 +36,7 @@ run: setup $(if $(filter engine=vllm,$(ARGS)),setup-vllm)
 
 test: setup setup-vllm
 	@echo "running the tests (several minutes)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	@echo "checking style and types (about a minute)"
@@ -41,7 +44,7 @@ lint: setup
 	@$(BIN)/python -m mypy
 
 bench: setup setup-vllm
-	@echo "measuring; use an idle machine (20 minutes, of which the sweep of staleness policies takes 10)"
+	@echo "measuring; use an idle machine (half an hour, of which the sweep of staleness policies takes 10 minutes)"
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python -m tests.bench.end_to_end --trl
 	@$(BIN)/python -m tests.bench.engine_speed
@@ -51,3 +54,5 @@ bench: setup setup-vllm
 	@$(BIN)/python -m tests.bench.publication
 	@$(BIN)/python -m tests.bench.swap_gap
 	@$(BIN)/python -m tests.bench.safety_cost
+	@$(BIN)/python -m tests.bench.reward_load
+	@$(BIN)/python -m tests.bench.verifiers

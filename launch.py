@@ -12,23 +12,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from actors import control, local_adapter, ray_adapter
+from actors.decisions import DecisionLog
 from actors.listener import RunListener
 from actors.member import MemberSpec
+from actors.pools import pools
+from actors.ray_placement import placing
+from actors.submit import submit
 from actors.view import View, make_view
 from buffers.records import commands as records
-from buffers.records.metrics import MetricsWriter
 from buffers.run_folder import RunFolder
 from buffers.transport import free_address
 from configs.catalogue import show_catalogue
 from configs.errors import ConfigError, DataError, RunError
-from configs.load import load_config
+from configs.load import read_config
 from configs.parts import Parts
 from configs.plan import show_plan
 from configs.recorded import record_config
@@ -37,16 +39,16 @@ from configs.schema import RunConfig
 from learners.session import Plan, Session
 
 REQUIREMENTS = tuple(f"{package}.requirements:requirements" for package in ("learners", "actors", "rewards", "buffers"))
-DEFAULT_PRESET = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted before the stream began."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "run": run, "check": check, "list": show_catalogue,
+        "run": run, "check": check, "list": show_catalogue, "submit": submit,
         "eval": partial(offline, "actors.evaluate_command:evaluate"),
         "replay": partial(offline, "learners.replay:replay"), "export": partial(offline, "learners.export:export"),
+        "score": partial(offline, "rewards.scoring.command:score"),
         **control.COMMANDS, **records.COMMANDS,
     }  # fmt: skip
     verb = words.pop(0) if words and words[0] in verbs else "run"
@@ -89,11 +91,6 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def read_config(words: Sequence[str]) -> RunConfig:
-    """Return the configuration of preset files and `key=value` words, in their order."""
-    return load_config([Path(w) for w in words if "=" not in w] or [DEFAULT_PRESET], [w for w in words if "=" in w])
-
-
 def check(words: list[str]) -> int:
     """Validate a configuration and print the plan: `launch.py check [CONFIG.yaml ...] [key=value ...] [--json]`."""
     config = read_config([word for word in words if word != "--json"])
@@ -119,6 +116,8 @@ def make_parts(config: RunConfig) -> Parts:
         graph=Deferred("rewards:build", (config,)),
         combine=Deferred("rewards:build_combine", (config,)),
         reward_server=partial(Deferred("rewards.pools:server"), config),
+        reference=Deferred("rewards.reference:reference_folder", (config,)),
+        model_server=partial(Deferred("actors.serving.pools:server"), config),
         generation_check=Deferred("actors.generation_check:build", (config,)),
         checkpoint=Deferred("learners.checkpoint:find", ()),
     )
@@ -126,40 +125,38 @@ def make_parts(config: RunConfig) -> Parts:
 
 def assemble(config: RunConfig, folder: RunFolder) -> Plan:
     """Say how every pool of a run is made; nothing is imported or started for it here."""
-    path, rollout, learner = folder.path.resolve(), config.rollout, config.learner
+    path, learner = folder.path.resolve(), config.learner
     model = Path(config.model.path).resolve() if config.model.path else path / "model"
     parts = make_parts(config)
     address = free_address() if learner.ranks > 1 else ""
-
-    def worker_pool(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
-        return MemberSpec(
-            pool="rollout", factory=Deferred("actors.worker:build", (config, model, receivers)), indexed=True,
-            num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus, max_restarts=rollout.max_restarts,
-            max_members=rollout.workers if config.publish.backend == "collective" else None, attached_to=("buffer",),
-        ), rollout.workers  # fmt: skip
 
     def buffer_pool(version: int) -> MemberSpec:
         arguments = (config, path, folder.epoch, version, parts.tasks, parts.graph)
         return MemberSpec(pool="buffer", factory=Deferred("buffers.host:build", arguments))
 
-    def reward_pools() -> Iterator[tuple[MemberSpec, int]]:
-        for pool in resolve({}, "rewards.pools:pools", "rewards")(config, path, parts.spec):
-            fields = {name: value for name, value in vars(pool).items() if name != "members"}
-            yield MemberSpec(**fields), pool.members
+    def reward_spec(pool: Any) -> tuple[MemberSpec, int]:
+        fields = {name: value for name, value in vars(pool).items() if name not in ("members", "figures")}
+        return MemberSpec(**fields, together=pool.members), pool.members
 
+    served = list(resolve({}, "rewards.pools:pools", "rewards")(config, path, parts))
     rank = MemberSpec(
         pool="learner",
         factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples, parts.spec)),
-        indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus,
+        indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, placement=learner.placement,
+        together=learner.ranks,
     )  # fmt: skip
     language = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
-    evaluator = Deferred("actors.evaluate_lanes:build", (config,)) if config.is_decision else language
+    lanes = Deferred("actors.evaluate_lanes:build", (config,))
+    evaluator = MemberSpec(
+        pool="evaluator", factory=lanes if config.is_decision else language, own_pulse=config.is_decision
+    )
     return Plan(
         learners=(rank, learner.ranks),
         buffer=buffer_pool,
-        rewards=tuple(reward_pools()),
-        evaluator=MemberSpec(pool="evaluator", factory=evaluator) if config.evaluates else None,
-        workers=worker_pool,
+        rewards=tuple(map(reward_spec, served)),
+        observed={pool.pool: pool.figures for pool in served if pool.figures},
+        evaluator=evaluator if config.evaluates else None,
+        workers=partial(pools, config, model, resolve({}, "rewards.pools:asking_policy", "rewards")(config)),
     )
 
 
@@ -169,16 +166,15 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
     view.phase("starting in this process" if adapter is local_adapter else "starting Ray")
     namespace = f"headrace-{config.name}"
     address = adapter.connect(config.cluster, namespace)
-    process = {"address": address, "namespace": namespace, "pid": os.getpid(), "started": began}
+    spawn = adapter.spawn if adapter is local_adapter else await placing(config, folder.path.resolve())
+    process = {"address": address, "namespace": namespace, "pid": os.getpid(), "started": began,
+               "metrics": adapter.metrics_address()}  # fmt: skip
     folder.write_run({**process, "status": "running"})
-    spec = MemberSpec(
-        pool="supervisor", registered_as="supervisor",
-        factory=Deferred("actors.supervisor:build", (config.cluster, adapter.spawn)),
-    )  # fmt: skip
+    told = (config.cluster, spawn, adapter.store_figures(), DecisionLog(folder.path.resolve()))
+    factory = Deferred("actors.supervisor:build", told)
+    spec = MemberSpec(pool="supervisor", registered_as="supervisor", factory=factory)
     supervisor = adapter.spawn(spec, "supervisor")
-    logging = config.logging
-    metrics = MetricsWriter(folder.path, logging.tensorboard, logging.wandb_project, config.name, asdict(config))
-    listener = RunListener(metrics, view, updates=config.updates)
+    listener = RunListener(config, folder.path, view, adapter.sinks(config.name))
     session = Session(config, assemble(config, folder), supervisor=supervisor, listener=listener, announcer=view)
     status = "failed"
     try:
@@ -186,7 +182,7 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
         status = await session.run()
     finally:
         await adapter.end(supervisor)  # first: a full disk refuses the rest
-        metrics.close()
+        listener.close()
         folder.write_run({**process, "status": status})
         summary = session.summarise(folder.path, status, time.time() - began)
     view.summary(summary)

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from actors import ray_adapter
+from actors.readout import load_line
+from buffers.records.alarm_log import active_alarms
 from buffers.run_folder import read_run
+from configs.cluster import ClusterConfig
 from configs.errors import DataError
-from configs.schema import ClusterConfig
+from configs.load import load_config
 
 __all__ = ["COMMANDS"]
 
@@ -21,20 +24,33 @@ ANSWER_S = 60.0
 
 
 def status(words: list[str]) -> int:
-    """Show a run's pools and latest events: `launch.py status RUN [--json]`."""
+    """Show a run's pools, their load, raised alarms and latest events: `launch.py status RUN [--json]`."""
     options = _parser("status", status.__doc__).parse_args(words)
     state = read_run(options.run)
     if state.get("status") == "running":
         state |= _ask(options.run, "status")
+    state["alarms"] = active_alarms(options.run)
     if options.json:
         print(json.dumps(state, indent=1))
         return 0
     print(f"{options.run.name}: {state['status']}, epoch {state['epoch']}, pid {state.get('pid')}")
+    if state.get("metrics"):
+        print(f"  Prometheus: {state['metrics']}")
     for name, pool in state.get("pools", {}).items():
-        print(f"  {name:<20}{len(pool['members'])} of {pool['wanted']} members, {pool['restarts']} restarts")
+        size = f"{len(pool['members'])} of {pool['wanted']} members, {pool['restarts']} restarts"
+        size += f", {len(pool['leaving'])} leaving" if pool["leaving"] else ""
+        print(f"  {name:<20}{size:<32}{load_line(pool.get('load', {}))}".rstrip())
+        if last := pool["decision"]:
+            print(f"  {'':<20}{_clock(last['time'])} {last['before']} -> {last['after']}, since {last['why']}")
+    for name, alarm in state["alarms"].items():
+        print(f"  {_clock(alarm['time'])} ALARM {name}: {alarm['text']}")
     for when, text in state.get("events", []):
-        print(f"  {time.strftime('%H:%M:%S', time.localtime(when))} {text}")
+        print(f"  {_clock(when)} {text}")
     return 0
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when))
 
 
 def scale(words: list[str]) -> int:
@@ -50,7 +66,9 @@ def scale(words: list[str]) -> int:
         if options.dry_run:
             print(f"would scale {pool} to {count}")
             continue
-        answer = _ask(options.run, "scale", pool, int(count))
+        cluster = load_config([options.run / "config.yaml"], []).cluster
+        deadline_s = cluster.start_deadline_s + ANSWER_S  # new members are ready when it answers
+        answer = _ask(options.run, "scale", pool, int(count), deadline_s=deadline_s)
         print(json.dumps({pool: answer}) if options.json else f"{pool}: {answer['before']} -> {answer['after']}")
     return 0
 
@@ -76,7 +94,7 @@ def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(run: Path, method: str, *arguments: Any) -> Any:
+def _ask(run: Path, method: str, *arguments: Any, deadline_s: float = ANSWER_S) -> Any:
     """Call the supervisor of a live run.
 
     Raises:
@@ -87,14 +105,14 @@ def _ask(run: Path, method: str, *arguments: Any) -> Any:
         raise DataError(f"{run} is not running (status {state.get('status')}); start it, or look at summary.json")
     ray_adapter.connect(ClusterConfig(address=state["address"]), state["namespace"])
     try:
-        return asyncio.run(_answer(method, arguments))
+        return asyncio.run(_answer(method, arguments, deadline_s))
     finally:
         ray_adapter.leave()
 
 
-async def _answer(method: str, arguments: Sequence[Any]) -> Any:
+async def _answer(method: str, arguments: Sequence[Any], deadline_s: float) -> Any:
     supervisor = ray_adapter.find("supervisor")
-    return await supervisor.call(method, *arguments, deadline_s=ANSWER_S, awaiting="the supervisor's answer")
+    return await supervisor.call(method, *arguments, deadline_s=deadline_s, awaiting="the supervisor's answer")
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

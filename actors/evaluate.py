@@ -7,7 +7,7 @@ never wait. Verdicts come from the same reward servers as the stream's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,16 +19,25 @@ from buffers.samples import to_samples
 from buffers.schema import to_table
 from buffers.scores import Sample
 from buffers.trajectory import Task, Unit
-from buffers.transport import Handle, HandleSet
-from configs.errors import DeadlineExceeded
+from buffers.transport import HandleSet, Listening
+from configs.errors import ConfigError, DeadlineExceeded
 from configs.schema import RunConfig
 from learners.models.weights import Layout
 
 __all__ = ["Evaluator", "build"]
 
 
+class Judged(Protocol):
+    value: float | None
+
+
 class Verdict(Protocol):
-    total: float | None
+    @property
+    def total(self) -> float | None: ...
+    @property
+    def scores(self) -> Mapping[str, Judged]:
+        """By component."""
+        ...
 
 
 class Scorer(Protocol):
@@ -39,10 +48,10 @@ class Scorer(Protocol):
         """Optional fields of `Sample` that some component reads."""
         ...
 
-    async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
+    async def score(self, samples: Sequence[Sample], version: int) -> Sequence[Verdict]: ...
 
 
-class Evaluator:
+class Evaluator(Listening):
     """Answers `evaluate(packet)` with the accuracy of the packet's weights."""
 
     def __init__(
@@ -51,23 +60,20 @@ class Evaluator:
         tasks: Sequence[Task],
         *,
         scorer: Scorer,
-        pools: dict[str, HandleSet],
+        called: Iterable[HandleSet] = (),
         deadline_s: float,
+        component: str = "",
     ) -> None:
+        """Evaluate on `tasks`; one is solved where `component`, or the total without one, is at least 1."""
         self._rollouts, self._tasks, self._scorer = rollouts, tasks, scorer
-        self._pools, self._deadline_s = pools, deadline_s
-
-    def attach(self, pool: str, handle: Handle) -> None:
-        self._pools[pool].attach(handle)
-
-    def detach(self, pool: str, name: str) -> None:
-        self._pools[pool].detach(name)
+        super().__init__(*called)
+        self._deadline_s, self._component = deadline_s, component
 
     def ping(self) -> dict[str, Any]:
         return {"version": self._rollouts.engine.version}
 
     async def evaluate(self, layout: Layout, packet: Any) -> dict[str, float]:
-        """Return accuracy (share of tasks whose reward is at least 1), mean reward, and counts.
+        """Return accuracy (share of tasks that are solved), mean reward, and counts.
 
         Args:
           packet: one version of the weights, see `learners.publish`; `packet.open(layout)` gives them.
@@ -89,7 +95,7 @@ class Evaluator:
                 while self._rollouts.in_flight:
                     await self._rollouts.step()
                 trajectories, failures = self._rollouts.take()
-                verdicts = await self._scorer.score(to_samples(to_table(trajectories), self._scorer.needs))
+                verdicts = await self._scorer.score(to_samples(to_table(trajectories), self._scorer.needs), version)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"evaluation of version {version}: {self._rollouts.in_flight} of {len(self._tasks)} tasks missing "
@@ -97,13 +103,20 @@ class Evaluator:
             ) from error
         valid = [v.total for v in verdicts if v.total is not None]
         return {
-            "accuracy": sum(total >= 1.0 for total in valid) / len(self._tasks),
+            "accuracy": sum(map(self._solved, verdicts)) / len(self._tasks),
             "reward": sum(valid) / max(len(valid), 1),
             "invalid": float(len(verdicts) - len(valid)),
             "failed": float(len(failures)),
             "tasks": float(len(self._tasks)),
             "version": float(version),
         }
+
+    def _solved(self, verdict: Verdict) -> bool:
+        if self._component and self._component not in verdict.scores:
+            rule = "it must be scored at arrival, and is when: batch; name another, or leave eval.component out"
+            raise ConfigError(f"eval.component is {self._component!r}; {rule}")
+        value = verdict.scores[self._component].value if self._component else verdict.total
+        return value is not None and value >= 1.0
 
     async def close(self) -> None:
         await self._rollouts.close()
@@ -122,6 +135,7 @@ def build(
         build_rollouts(config, model_folder, temperature=config.eval.temperature),
         make_tasks(),
         scorer=make_scorer(sets),
-        pools={f"reward.{name}": members for name, members in sets.items()},
+        called=sets.values(),
         deadline_s=config.eval.deadline_s,
+        component=config.eval.component,
     )

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from actors.environments import build as build_lanes
 from actors.environments.base import Lanes, Steps
 from actors.policy_engine import PolicyEngine, build_engine
+from actors.step_watch import StepWatch
 from buffers.fragment import Episode
-from buffers.transport import Handle
+from buffers.transport import Listening
 from configs.errors import DeadlineExceeded
 from configs.schema import RunConfig
 from learners.models.weights import Layout
@@ -31,7 +32,7 @@ SEED_BITS = (1 << 31) - 1
 MOST_LANES = 32
 
 
-class LaneEvaluator:
+class LaneEvaluator(Listening):
     """Answers `evaluate(packet)` with the returns of the packet's weights."""
 
     def __init__(
@@ -44,17 +45,16 @@ class LaneEvaluator:
         seed: int,
         deadline_s: float,
         success_return: float | None = None,
+        step_deadline_s: float = 60.0,
     ) -> None:
+        super().__init__()  # it calls nobody: returns are the environment's own
         self._engine, self._lanes, self._episodes, self._greedy = engine, lanes, episodes, greedy
         self._seed, self._deadline_s, self._success_return = seed, deadline_s, success_return
-
-    def attach(self, pool: str, handle: Handle) -> None:
-        """Reward servers join; returns are the environment's own."""
-
-    def detach(self, pool: str, name: str) -> None:
-        """Reward servers leave."""
+        self._watch = StepWatch(lanes, step_deadline_s)
 
     def ping(self) -> dict[str, Any]:
+        """Answer the supervisor, maybe in another thread; raises what an episode hangs in."""
+        self._watch.check()
         return {"version": self._engine.version}
 
     async def evaluate(self, layout: Layout, packet: Any) -> dict[str, float]:
@@ -72,10 +72,12 @@ class LaneEvaluator:
 
     async def measure(self, version: int) -> dict[str, float]:
         """Return the same of the weights that the engine holds; they are called `version`."""
-        play = _Play(self._lanes, self._engine, self._episodes, self._seed, self._greedy)
+        with self._watch:
+            play = _Play(self._lanes, self._engine, self._episodes, self._seed, self._greedy)
         ends = asyncio.get_running_loop().time() + self._deadline_s
         while play.unfinished:
-            play.step()
+            with self._watch:
+                play.step()
             await asyncio.sleep(0)  # a ping is answered between two steps
             if asyncio.get_running_loop().time() > ends:
                 raise DeadlineExceeded(
@@ -178,4 +180,5 @@ def build(config: RunConfig) -> LaneEvaluator:
         build_engine(config, lanes.spec), lanes,
         episodes=section.eval_episodes, greedy=section.eval_greedy, seed=config.seed,
         deadline_s=config.eval.deadline_s, success_return=section.success_return,
+        step_deadline_s=section.step_deadline_s,
     )  # fmt: skip

@@ -29,8 +29,10 @@ from actors.fragment_check import FragmentCheck
 from actors.fragment_check import build as build_fragment_check
 from buffers.schema import from_table
 from buffers.trajectory import Trajectory
+from configs.adapter import NO_ADAPTER, AdapterConfig
 from configs.errors import DataError
 from configs.schema import RunConfig
+from learners.models.adapter import Installer
 from learners.models.cache import Network
 from learners.models.load import load_network
 
@@ -79,9 +81,11 @@ class GenerationCheck:
         context_length: int,
         prefill_chunk: int,
         threads: int,
+        adapter: AdapterConfig = NO_ADAPTER,
     ) -> None:
         """Prepare to compute `trajectories` again; the settings are those of the engine that sampled them."""
         network.prepare_decoding()
+        self._installer = Installer(network.named_weights(), adapter)
         length = -(-context_length // prefill_chunk) * prefill_chunk
         self._network, self._slots, self._threads = network, slots, threads
         self._cache = network.new_cache(slots, length)
@@ -112,8 +116,7 @@ class GenerationCheck:
 
     @torch.inference_mode()
     def _compute_again(self, version: int, weights: Mapping[str, Tensor]) -> None:
-        for name, own in self._network.named_weights().items():
-            own.copy_(weights[name])
+        self._installer.install(version, weights)
         self._prefixes.clear()
         due = self._due.pop(version)
         lost = [p for p in due if not p.opens and p.call.entries is None]
@@ -232,4 +235,5 @@ def build(config: RunConfig, model_folder: Path, table: pa.Table) -> GenerationC
         context_length=rollout.context_length,
         prefill_chunk=rollout.prefill_chunk,
         threads=rollout.threads,
+        adapter=config.model.adapter,
     )

@@ -17,6 +17,7 @@ from actors.environments.base import Steps
 from actors.policy_engine import Acted
 from buffers.environment_spec import EnvironmentSpec, Observations
 from buffers.fragment import Episode, Fragment
+from buffers.trail import Trail
 from buffers.trajectory import Unit, run_lengths
 
 __all__ = ["LaneRecord"]
@@ -81,8 +82,16 @@ class LaneRecord:
         self._noise[lane] = noise.random(self._noise.shape[1:], np.float32)
         self._first_state[lane] = self._state[lane]
         self._texts[lane], self._finals[lane], self._episodes[lane] = [], [], []
-        stood = {"seed": self._episode_seeds, "step": self._lengths, "episode": self._ordinals}
-        self._began[lane] = {name: int(values[lane]) for name, values in stood.items()}, now
+        self._began[lane] = self._stands(lane), now
+
+    def retraced(self, lane: int, steps: Steps) -> None:
+        """A lane took again, alone, a step that it took elsewhere; no fragment is under way in it."""
+        self.at[lane] = 0
+        self.received(np.array([lane]), steps, [0])
+
+    def arrived(self, lane: int, trail: Trail) -> None:
+        """A lane stands where a trail ends."""
+        self._ordinals[lane], self._state[lane] = trail.episode, trail.state
 
     def inputs(self, lanes: Places) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return (recurrent state [N, S], noise [N, ...]) of the next step."""
@@ -142,9 +151,15 @@ class LaneRecord:
             caption_counts=self._counts[lane].copy() if self._captions else None,
             episodes=self._episodes[lane],
             environment=stood,
+            left={**self._stands(lane), "shown": self._spec.digest(last)},
+            last_state=self._state[lane].copy(),
             started_at=began,
             finished_at=now,
         )
+
+    def _stands(self, lane: int) -> dict[str, int]:
+        stands = {"seed": self._episode_seeds, "step": self._lengths, "episode": self._ordinals}
+        return {name: int(values[lane]) for name, values in stands.items()}
 
     def _note_captions(self, lanes: Places, at: Places, captions: Sequence[str]) -> None:
         for lane, step, caption in zip(lanes.tolist(), at.tolist(), captions, strict=True):

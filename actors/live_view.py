@@ -3,6 +3,7 @@
 head: run, elapsed time
 progress of the phase or of the updates, with the time left
 numbers and their sparklines | pools and who waits for whom
+one line for each alarm that is raised
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from actors.alarm_news import AlarmNews
 from actors.readout import FIGURES, HEADLINES, Recent, bottleneck, duration, figures, headlines, summary_rows
 
 __all__ = ["LiveView", "sparkline"]
@@ -90,6 +92,8 @@ class LiveView:
             name: deque(maxlen=HISTORY) for name in (*SPARKS.values(), *HEADLINES.values())
         }
         self._evaluated: dict[str, str] = {}
+        self._alarms: Mapping[str, str] = {}
+        self._alarm_news = AlarmNews()
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
         if animate:
             self._live.start()
@@ -122,6 +126,11 @@ class LiveView:
     def warning(self, text: str) -> None:
         self._above(Text(f"! {text}", style="yellow"))
 
+    def alarms(self, active: Mapping[str, str]) -> None:
+        self._alarms = dict(active)
+        for line in self._alarm_news.news(active):
+            self.warning(line)
+
     def summary(self, summary: Mapping[str, Any]) -> None:
         self.close()
         table = Table.grid(padding=(0, 3, 0, 0))
@@ -144,6 +153,8 @@ class LiveView:
         parts: list[RenderableType] = [head, Text(), self._bar()]
         if self._metrics or self._evaluated:
             parts += [Text(), self._numbers(), Text(), self._footer()]
+        parts += [Text.assemble(("▲ ", "bold red"), (name, "red"), f"  {text}", overflow="ellipsis", no_wrap=True)
+                  for name, text in self._alarms.items()]  # fmt: skip
         return Panel(Group(*parts), box=ROUNDED, border_style="dim", padding=(0, 1), width=self._width)
 
     @property

@@ -13,11 +13,12 @@ import os
 from typing import Any
 
 from actors.member import MemberSpec
+from buffers.records.metrics import Sink
 from buffers.transport import LocalHandle
+from configs.cluster import ClusterConfig
 from configs.errors import DeadlineExceeded, RunError
-from configs.schema import ClusterConfig
 
-__all__ = ["LocalMember", "connect", "end", "spawn"]
+__all__ = ["LocalMember", "connect", "end", "metrics_address", "sinks", "spawn", "store_figures"]
 
 _closing: set[asyncio.Task[None]] = set()
 """Members that end in the background."""
@@ -49,6 +50,10 @@ class LocalMember(LocalHandle):
         except Exception as error:
             raise RunError(f"{self.name}.{method}: {type(error).__name__}: {error}") from error
 
+    async def ping(self, deadline_s: float) -> Any:
+        """Ask for a sign of life; there is one thread, so nothing answers while anything hangs."""
+        return await self.call("ping", deadline_s=deadline_s, awaiting="heartbeat")
+
     def kill(self) -> None:
         """Answer nothing any more, and let the object's own loops end."""
         close = getattr(self._target, "close", None)
@@ -67,6 +72,20 @@ def spawn(spec: MemberSpec, name: str) -> LocalMember:
 def connect(cluster: ClusterConfig, namespace: str) -> str:
     """There is nothing to join."""
     return "local"
+
+
+def metrics_address() -> str:
+    """Nobody exports metrics."""
+    return ""
+
+
+def sinks(run: str) -> list[Sink]:
+    """Metrics go nowhere else."""
+    return []
+
+
+def store_figures() -> None:
+    """There is no object store."""
 
 
 async def end(supervisor: LocalMember) -> None:

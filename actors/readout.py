@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from statistics import fmean, harmonic_mean
 from typing import Any
 
-__all__ = ["FIGURES", "HEADLINES", "Recent", "bottleneck", "duration", "figures", "headlines", "summary_rows"]
+__all__ = [
+    "FIGURES",
+    "HEADLINES",
+    "Recent",
+    "bottleneck",
+    "duration",
+    "figures",
+    "headlines",
+    "load_line",
+    "summary_rows",
+]
 
 NOTICEABLE = 0.1  # idle shares below this are called balanced
 SATURATED = 0.9  # a reward pool this busy is named as what the learner waits for
@@ -48,6 +58,7 @@ RATES = {
 
 LABELS = {"labels": "{:,.0f}", "coverage": "for {:.0%} of the captions met", "parse_failures": "{:,.0f} unreadable"}
 
+REWARD_POOL = "pool/reward."
 UNSTEADY = ("idle/", "perf/", "time/")
 WINDOW = 10  # updates over which these are averaged: one update alone says little of who waits for whom
 
@@ -74,7 +85,7 @@ def bottleneck(metrics: Mapping[str, float]) -> str:
     """Return who waits for whom: "learner waiting 62 % on rollout"; empty where nothing is known.
 
     Reads `idle/learner` (or `time/wait_for_batch` over `time/total`), `idle/rollout` and
-    `rewards/<component>/busy`.
+    `pool/reward.<component>/busy`.
     """
     total_s = metrics.get("time/total", 0.0)
     waited = metrics.get("time/wait_for_batch", 0.0) / total_s if total_s > 0 else 0.0
@@ -92,11 +103,13 @@ def _slowest(metrics: Mapping[str, float]) -> str:
     scoring_s = {name.split("/")[1]: v for name, v in metrics.items() if name.endswith("/batch_s")}
     if sum(scoring_s.values()) > metrics.get("time/wait_for_batch", math.inf) / 2:
         return f"reward `{max(scoring_s, key=scoring_s.__getitem__)}`"
-    busy = {
-        name.split("/")[1]: v for name, v in metrics.items() if name.startswith("rewards/") and name.endswith("/busy")
-    }
+    busy = {name[len(REWARD_POOL) : -len("/busy")]: v for name, v in metrics.items() if _is_reward_load(name)}
     component = max(busy, key=busy.__getitem__, default="")
     return f"reward `{component}`" if busy and busy[component] >= SATURATED else "rollout"
+
+
+def _is_reward_load(name: str) -> bool:
+    return name.startswith(REWARD_POOL) and name.endswith("/busy")
 
 
 def duration(seconds: float) -> str:
@@ -128,6 +141,13 @@ def headlines(result: Mapping[str, float | None]) -> dict[str, str]:
     }
 
 
+def load_line(load: Mapping[str, float]) -> str:
+    """Return the figures of a pool's work on one line: "busy 62 %, 3 waiting, queue p50 0.01 s, p95 0.20 s"."""
+    forms = {"busy": "busy {:.0%}", "waiting": "{:.0f} waiting", "queue_p50_s": "queue p50 {:.2f} s",
+             "queue_p95_s": "p95 {:.2f} s"}  # fmt: skip
+    return ", ".join(form.format(load[name]).replace("%", " %") for name, form in forms.items() if name in load)
+
+
 def digits(value: float) -> str:
     """Return a number with three significant digits, and all of those before the point."""
     places = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
@@ -152,12 +172,18 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("throughput", _joined(summary, RATES)),
         ("labels", _joined(_part(summary, "intrinsic"), LABELS).replace("%", " %")),
         ("staleness", _joined(staleness, {"mean": "mean {:.2f}", "p95": "p95 {:.0f}", "max": "max {:.0f}"})),
+        ("alarms", " · ".join(f"{name} {_times(a)}" for name, a in _part(summary, "alarms").items())),
         ("idle", " · ".join(f"{who} {100 * share:.0f} %" for who, share in idle.items() if share is not None)),
         ("wall time", duration(summary["wall_s"]) if summary.get("wall_s") is not None else ""),
         ("weights", _joined(summary, {"policy_version": "version {}", "weights_sha256": "sha256 {:.12}"})),
         ("report", str(summary.get("report") or "")),
     ]
     return [row for row in rows if row[1]]
+
+
+def _times(alarm: Mapping[str, Any]) -> str:
+    times = "once" if alarm["raised"] == 1 else f"{alarm['raised']} times"
+    return f"{times}{', still raised' if alarm['active'] else ''}"
 
 
 def _joined(values: Mapping[str, Any], forms: Mapping[str, str]) -> str:

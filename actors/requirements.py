@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 from actors.engines import CHECKS, ENGINES
+from actors.placement_check import placement
 from actors.programs import build as build_program
+from actors.serving import requirements as models
 from actors.tasks import build as build_tasks
 from buffers.environment_spec import EnvironmentSpec
 from configs.plan import Requirement
@@ -17,7 +18,7 @@ __all__ = ["requirements"]
 
 
 def requirements(config: RunConfig, spec: Callable[[], EnvironmentSpec]) -> Iterator[Requirement]:
-    """Build tasks and program as the run would, look whether the engine is there, and add up processors.
+    """Build tasks and program as the run would, look whether the engine is there, and whether all pools fit.
 
     Args:
       spec: returns what a decision policy acts in.
@@ -26,7 +27,8 @@ def requirements(config: RunConfig, spec: Callable[[], EnvironmentSpec]) -> Iter
       ConfigError, DataError: a component or a task file cannot be used.
     """
     yield from _lanes(config, spec()) if config.is_decision else _language(config)
-    yield _processors(config)
+    yield from models.requirements(config)
+    yield from placement(config)
 
 
 def _lanes(config: RunConfig, spec: EnvironmentSpec) -> Iterator[Requirement]:
@@ -38,6 +40,16 @@ def _lanes(config: RunConfig, spec: EnvironmentSpec) -> Iterator[Requirement]:
     bound = (config.max_staleness + 1) * section.fragments_per_update
     idle = bound < section.lanes
     text = f"{section.lanes} lanes over {config.rollout.workers} worker(s)"
+    if actors := config.rollout.inference.actors:
+        waits = section.halves == 1
+        yield Requirement(
+            subject="inference",
+            text=f"{actors} actor(s) act for {config.rollout.workers} worker(s), {config.rollout.slots} rows at a time",
+            status="WARN" if waits else "OK",
+            remedy="environments stand still while their answer is on its way: set environment.halves=2"
+            if waits
+            else "",
+        )
     yield Requirement(
         subject="lanes",
         text=f"{text}, {section.fragment_length} steps a fragment",
@@ -73,32 +85,4 @@ def _language(config: RunConfig) -> Iterator[Requirement]:
         remedy=""
         if in_flight <= config.batch.samples * (config.max_staleness + 1)
         else "more slots than samples may be in flight: lower rollout.slots or raise max_staleness",
-    )
-
-
-def _processors(config: RunConfig) -> Requirement:
-    rewards = sum(c.replicas * c.num_cpus for c in config.rewards.components.values())
-    parts = {
-        "rollout": config.rollout.workers * config.rollout.num_cpus,
-        "learner": config.learner.ranks * config.learner.num_cpus,
-        "rewards": rewards,
-    }
-    wanted, machine = sum(parts.values()), os.cpu_count() or 1
-    text = " + ".join(f"{name} {cpus:g}" for name, cpus in parts.items()) + f" = {wanted:g} CPUs"
-    if config.cluster.address is not None:
-        return Requirement(subject="processors", text=f"{text} on the cluster at {config.cluster.address}")
-    given = config.cluster.num_cpus or max(8, machine)
-    if wanted > given:
-        return Requirement(
-            subject="processors",
-            text=f"{text}, Ray is given {given}: short of {wanted - given:g}",
-            status="FAIL",
-            remedy="lower rollout.workers or learner.ranks, or raise cluster.num_cpus",
-        )
-    slow = wanted > machine
-    return Requirement(
-        subject="processors",
-        text=f"{text}; this machine has {machine}",
-        status="WARN" if slow else "OK",
-        remedy="the pools will share processors; fewer workers may be faster" if slow else "",
     )

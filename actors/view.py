@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 from rich.console import Console
 
+from actors.alarm_news import AlarmNews
 from actors.live_view import LiveView
 from actors.readout import FIGURES, Recent, bottleneck, duration, figures, headlines, summary_rows
 from configs.errors import ConfigError
@@ -58,6 +59,10 @@ class View(Protocol):
         """Say what a person should know now."""
         ...
 
+    def alarms(self, active: Mapping[str, str]) -> None:
+        """Show the alarms that are raised now, name -> text; called when one was raised or cleared."""
+        ...
+
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Print the final numbers, as in `summary.json`."""
         ...
@@ -72,6 +77,7 @@ class QuietView:
 
     def __init__(self, errors: IO[str] | None = None) -> None:
         self._errors = errors or sys.stderr
+        self._alarms = AlarmNews()
 
     def phase(self, text: str) -> None: ...
 
@@ -83,6 +89,10 @@ class QuietView:
 
     def warning(self, text: str) -> None:
         print(f"warning: {text}", file=self._errors, flush=True)
+
+    def alarms(self, active: Mapping[str, str]) -> None:
+        for line in self._alarms.news(active):
+            self.warning(line)
 
     def summary(self, summary: Mapping[str, Any]) -> None: ...
 
@@ -99,6 +109,7 @@ class PlainView:
         self._first: tuple[int, float] | None = None
         self._evaluated: dict[str, str] = {}
         self._recent = Recent()
+        self._alarms = AlarmNews()
 
     def phase(self, text: str) -> None:
         self._say(f"· {text}")
@@ -129,6 +140,10 @@ class PlainView:
 
     def warning(self, text: str) -> None:
         self._say(f"! {text}")
+
+    def alarms(self, active: Mapping[str, str]) -> None:
+        for line in self._alarms.news(active):
+            self.warning(line)
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         self._say("")

@@ -12,14 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from actors.lane_rollouts import build_lane_rollouts
+from actors.inbox import WeightsInbox
 from actors.rollouts import build_rollouts
+from actors.step_watch import StepWatch
+from buffers.load import LoadMeter
 from buffers.messages import Failure, Reply
 from buffers.trajectory import Unit
-from configs.errors import Corruption, DeadlineExceeded, RunError
+from configs.errors import RunError
 from configs.schema import RunConfig
 from learners.models.weights import Receiver
 
@@ -71,11 +75,20 @@ class RolloutWorker:
     """Serves exchanges while its engine runs."""
 
     def __init__(
-        self, rollouts: Generating, receiver: Receiver, *, message_samples: int, idle_s: float = IDLE_S
+        self,
+        rollouts: Generating,
+        receiver: Receiver,
+        *,
+        message_samples: int,
+        idle_s: float = IDLE_S,
+        watch: StepWatch | None = None,
     ) -> None:
-        self._rollouts, self._receiver = rollouts, receiver
+        self._rollouts, self._watch = rollouts, watch
+        self._inbox = WeightsInbox(rollouts.engine, receiver)
         self._message_samples, self._idle_s = message_samples, idle_s
         self._queue: deque[Unit] = deque()
+        self._load = LoadMeter(lambda: rollouts.engine.stats.busy_s)
+        """Of units that wait for their weights."""
         self._pauses: list[float] = []
         self._has_weights = False
         """Published ones: an engine begins with those of the model folder, which may be older than version 0."""
@@ -87,12 +100,18 @@ class RolloutWorker:
         self._started_s = 0.0
 
     def ping(self) -> dict[str, Any]:
-        """Answer the supervisor; raises what ended the loop."""
+        """Answer the supervisor, maybe in another thread; raises what ended the loop, or what it hangs in."""
         self._raise_failure()
-        return {"version": self._rollouts.engine.version, "in_flight": self._rollouts.in_flight}
+        if self._watch is not None:
+            self._watch.check()
+        return {
+            "version": self._rollouts.engine.version,
+            "in_flight": self._rollouts.in_flight,
+            "load": {"rollout": self._load.report()},
+        }
 
     async def exchange(self, sequence: int, units: Sequence[Unit], wait_s: float) -> Reply:
-        """Take units, return what finished: after `wait_s`, or as soon as a message is full.
+        """Take units, return what finished: after `wait_s`, or as soon as a message is full or nothing is under way.
 
         A repeated `sequence` gets the same answer, so that a lost or late reply loses nothing.
 
@@ -111,16 +130,26 @@ class RolloutWorker:
             loop = asyncio.get_running_loop()
             self._started_s, self._loop = loop.time(), loop.create_task(self._run())
         self._queue.extend(units)
+        for unit in units:
+            self._load.came((unit.slot, unit.attempt))
         await self._wait_for_message(wait_s)
         self._raise_failure()
         return self._reply()
 
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> tuple[int, list[NDArray[np.float32]]]:
+        """Return (version, [T] nats of each sequence) by the present weights, for rewards that ask the policy.
+
+        Raises:
+          RunError: no published weights have arrived yet.
+        """
+        if not self._has_weights:
+            raise RunError("this worker has no published weights to score with yet; ask again")
+        scored = self._rollouts.engine.score(sequences)
+        return self._rollouts.engine.version, [sequence.logprobs for sequence in scored]
+
     def receive(self, packet: Any) -> None:
-        """Take pushed weights (back ends that do not share memory)."""
-        offer = getattr(self._receiver, "offer", None)
-        if offer is None:
-            raise RunError(f"{type(self._receiver).__name__} pulls its weights; publish.backend does not match")
-        offer(packet)
+        """Take pushed weights; see `WeightsInbox.offer`."""
+        self._inbox.offer(packet)
 
     async def close(self) -> None:
         """Stop the loop and release the engine."""
@@ -128,7 +157,7 @@ class RolloutWorker:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         await self._rollouts.close()
-        self._receiver.close()
+        self._inbox.close()
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -140,29 +169,29 @@ class RolloutWorker:
                 await self._rollouts.step()
             else:
                 await asyncio.sleep(self._idle_s)
-            if len(self._rollouts.finished) >= self._message_samples:
+            if len(self._rollouts.finished) >= self._message_samples or self._ran_dry():
                 self._progress.set()
 
+    def _ran_dry(self) -> bool:
+        """Whether more can only finish after an exchange, or after new weights."""
+        return bool(self._rollouts.finished) and not self._rollouts.in_flight
+
     def _swap_weights(self) -> None:
-        if self._receiver.poll() is None:
-            return
         loop = asyncio.get_running_loop()
         began = loop.time()
-        try:
-            version, tensors = self._receiver.take()
-        except (Corruption, DeadlineExceeded):
-            return  # a torn or superseded write: the next poll sees the version after it
-        self._rollouts.engine.load_weights(version, tensors)
-        self._has_weights = True
-        self._pauses.append(loop.time() - began)
+        if self._inbox.swap():
+            self._has_weights = True
+            self._pauses.append(loop.time() - began)
 
     def _start_units(self) -> None:
         while self._has_weights and self._queue and self._queue[0].min_version <= self._rollouts.engine.version:
-            self._rollouts.start(self._queue.popleft())
+            unit = self._queue.popleft()
+            self._load.begun((unit.slot, unit.attempt))
+            self._rollouts.start(unit)
 
     async def _wait_for_message(self, wait_s: float) -> None:
         self._progress.clear()
-        if len(self._rollouts.finished) < self._message_samples:
+        if len(self._rollouts.finished) < self._message_samples and not self._ran_dry():
             try:
                 async with asyncio.timeout(wait_s):
                     await self._progress.wait()
@@ -199,18 +228,12 @@ class RolloutWorker:
 def build(
     config: RunConfig, model_folder: Path, receivers: Sequence[Callable[[], Receiver]], seat: int
 ) -> RolloutWorker:
-    """Build the worker of a seat inside its own process.
+    """Build the worker of a language policy, of a seat, inside its own process.
 
     Args:
       receivers: factories by seat; beyond their number they are all alike.
     """
     torch.set_num_threads(config.rollout.threads)
-    rollouts: Generating
-    if config.is_decision:
-        rollouts, section = build_lane_rollouts(config), config.environment
-        # Lanes keep step, so that the fragments of a half are full together.
-        message = max(1, section.lanes // (config.rollout.workers * section.halves))
-    else:
-        rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
-        message = config.rollout.message_samples
-    return RolloutWorker(rollouts, receivers[seat % len(receivers)](), message_samples=message)
+    rollouts = build_rollouts(config, model_folder, temperature=config.rollout.temperature)
+    receiver = receivers[seat % len(receivers)]()
+    return RolloutWorker(rollouts, receiver, message_samples=config.rollout.message_samples)

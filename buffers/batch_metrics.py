@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from buffers.batch import Batch
 from buffers.payloads import PayloadStore
 from buffers.staleness import age
-from buffers.stream import Batch
 
 __all__ = ["fragment_metrics", "text_metrics"]
 
@@ -56,8 +56,20 @@ def _common(batch: Batch) -> dict[str, float]:
         "staleness/mean": statistics.fmean(ages),
         "staleness/max": float(max(ages)),
         "staleness/spanning_share": sum(row.runs > 1 for row in rows) / max(len(rows), 1),
+        **_steps(batch),
         **_components(batch),
         **{f"rewards/{name}/batch_s": seconds for name, seconds in batch.scoring_s.items()},
+    }
+
+
+def _steps(batch: Batch) -> dict[str, float]:
+    given = [steps for row in batch.rows if (steps := batch.steps(row)) is not None]
+    if not given:
+        return {}
+    values = [value for steps in given for value in steps.values]
+    return {
+        "reward/steps": len(values) / len(given),
+        "reward/step_mean": statistics.fmean(values) if values else float("nan"),
     }
 
 

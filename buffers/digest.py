@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["chain_digest", "weights_digest"]
+__all__ = ["array_digest", "chain_digest", "joint_digest", "weights_digest"]
 
 
 def chain_digest(previous: str, ids: Iterable[str]) -> str:
@@ -22,14 +22,23 @@ def chain_digest(previous: str, ids: Iterable[str]) -> str:
 
 
 def weights_digest(tensors: Mapping[str, Any]) -> str:
-    """Return the sha256 over names, in sorted order, and the bytes of their arrays.
+    """Return the sha256 over names, in sorted order, and the digests of their arrays.
 
     Args:
       tensors: name -> anything NumPy can view without a copy (a CPU tensor, an array). bfloat16
         has no NumPy type: view it as int16 first.
     """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(np.asarray(tensors[name])).tobytes())
-    return digest.hexdigest()
+    return joint_digest({name: array_digest(tensor) for name, tensor in tensors.items()})
+
+
+def array_digest(array: Any) -> bytes:
+    """Return the sha256 of the bytes of anything NumPy can view."""
+    return hashlib.sha256(np.ascontiguousarray(np.asarray(array)).data).digest()
+
+
+def joint_digest(digests: Mapping[str, bytes]) -> str:
+    """Return the `weights_digest` of arrays of which the `array_digest` is known, by name."""
+    joint = hashlib.sha256()
+    for name in sorted(digests):
+        joint.update(name.encode() + b"\0" + digests[name])
+    return joint.hexdigest()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest
 
 from configs.errors import DataError
 
@@ -70,6 +71,10 @@ class EnvironmentSpec:
     def encode(self, observations: Mapping[str, NDArray[Any]]) -> bytes:
         """Return the bytes of arrays [T, *shape]."""
         return b"".join(np.ascontiguousarray(observations[n], s.dtype).tobytes() for n, s in self.observations.items())
+
+    def digest(self, observations: Mapping[str, NDArray[Any]]) -> str:
+        """Return 16 hex digits of arrays [*shape]: what tells whether two environments show the same."""
+        return xxh3_64_hexdigest(self.encode(observations))
 
     def decode(self, data: bytes | memoryview, steps: int) -> Observations:
         """Return read-only views [steps, *shape] of what `encode` made.

@@ -51,6 +51,8 @@ class Event:
     """Why dropped, failed or rolled back; "replay" marks training that repeats an earlier one."""
     worker: str | None = None
     """Generated: the rollout worker that did it."""
+    reward: float | None = None
+    """Scored and trained: the total reward, by the weights of its time; None where it is invalid."""
 
 
 class EventCall(NamedTuple):
@@ -96,6 +98,7 @@ def event_table(calls: Sequence[EventCall], *, run_epoch: int, lineage: int) -> 
         "reason": [e.reason for e in events],
         "version": [e.version for e in events],
         "worker": [e.worker for e in events],
+        "reward": [e.reward for e in events],
     }
     return pa.table(columns, schema=EVENTS)
 

@@ -23,7 +23,7 @@ class Files(Protocol):
         """Create a file for writing and return its handle; FileExistsError when it is there."""
         ...
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | memoryview) -> None:
         """Append all of `data`."""
         ...
 
@@ -54,7 +54,7 @@ class OsFiles:
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(handle, view) :]
@@ -88,7 +88,7 @@ def disk(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {error}; free the disk, then resume the run") from error
 
 
-def write_atomically(path: Path, data: bytes, files: Files | None = None) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, files: Files | None = None) -> None:
     """Replace the contents of `path`: a reader, or a crash, sees the old bytes or the new ones.
 
     Raises:

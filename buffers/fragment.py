@@ -70,6 +70,10 @@ class Fragment:
     """Those that ended in it, in order."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Where the lane stood before the first step: {"seed": of the episode, "step": within it, "episode": ordinal}."""
+    left: Mapping[str, Any] = field(default_factory=dict)
+    """The same after the last step, and "shown", the digest of what it shows then; what a `Trail` is made of."""
+    last_state: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """[S] after the last step."""
     started_at: float = 0.0
     """Seconds since the Unix epoch."""
     finished_at: float = 0.0
@@ -88,6 +92,8 @@ def _row(spec: EnvironmentSpec, f: Fragment) -> dict[str, Any]:
     steps = len(f.rewards)
     episodes = [(e.extrinsic_return, e.length, e.success) for e in f.episodes]
     note = {"episodes": episodes, "environment": dict(f.environment), "return": float(f.rewards.sum())}
+    if f.left:
+        note["left"] = dict(f.left)
     return {
         **dict(zip(("source", "epoch", "task", "sample"), f.slot, strict=True)),
         "attempt": f.attempt, "node": 0, "id": trajectory_id(f.slot, f.attempt), "group": str(f.slot.group),
@@ -101,7 +107,7 @@ def _row(spec: EnvironmentSpec, f: Fragment) -> dict[str, Any]:
         "actions": f.actions.ravel(), "rewards": f.rewards, "terminated": f.terminated, "truncated": f.truncated,
         "final_observations": spec.encode(f.final_observations) if f.truncated.any() else None,
         "recurrent_state": f.recurrent_state.tobytes(), "captions": f.captions or None,
-        "caption_counts": f.caption_counts,
+        "caption_counts": f.caption_counts, "last_state": f.last_state.tobytes(),
     }  # fmt: skip
 
 

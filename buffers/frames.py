@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
+from buffers.ipc import from_ipc, to_ipc
 from configs.errors import Corruption
 
 __all__ = ["decode", "encode"]
@@ -25,17 +26,16 @@ HEADER_BYTES = HEADER.size + CHECKSUM.size
 SECTOR_BYTES = 512  # what a disk writes whole or not at all
 
 
-def encode(table: pa.Table) -> bytes:
+def encode(table: pa.Table) -> memoryview:
     """Return the frame of a table."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    payload = sink.getvalue()
-    header = HEADER.pack(MAGIC, payload.size, xxhash.xxh3_64_intdigest(payload))
-    return b"".join((header, CHECKSUM.pack(xxhash.xxh3_64_intdigest(header)), payload))
+    frame = memoryview(to_ipc(table, HEADER_BYTES)).cast("B")
+    payload = frame[HEADER_BYTES:]
+    header = HEADER.pack(MAGIC, len(payload), xxhash.xxh3_64_intdigest(payload))
+    frame[:HEADER_BYTES] = header + CHECKSUM.pack(xxhash.xxh3_64_intdigest(header))
+    return frame
 
 
-def decode(data: bytes, path: Path, *, may_be_torn: bool) -> list[pa.Table]:
+def decode(data: bytes | pa.Buffer, path: Path, *, may_be_torn: bool) -> list[pa.Table]:
     """Return the tables of a file's bytes, in order.
 
     Args:
@@ -46,17 +46,17 @@ def decode(data: bytes, path: Path, *, may_be_torn: bool) -> list[pa.Table]:
     Raises:
       Corruption: bytes that were once whole are damaged.
     """
-    tables, offset, view = [], 0, memoryview(data)
-    while offset < len(data):
+    tables, offset, view = [], 0, memoryview(data).cast("B")
+    while offset < len(view):
         payload = _payload(view, offset)
         if payload is None:
-            if may_be_torn and _is_torn(data, offset):
+            if may_be_torn and _is_torn(bytes(view), offset):
                 break
             raise Corruption(
                 f"{path}: the frame at byte {offset} fails its checksum; restore the file from a copy, or resume the "
                 "run from a checkpoint in a new folder"
             )
-        tables.append(pa.ipc.open_stream(pa.py_buffer(payload)).read_all())
+        tables.append(from_ipc(pa.py_buffer(payload)))
         offset += HEADER_BYTES + len(payload)
     return tables
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from buffers.identity import GroupKey, Slot
-from buffers.scores import Score
+from buffers.scores import Score, StepRewards
 from buffers.trajectory import Task
 
 __all__ = ["Group", "Member", "MemberState", "Row"]
@@ -41,6 +41,8 @@ class Row:
     runs: int
     """Number of weight versions that its tokens span."""
     reward: float | None = None
+    steps: StepRewards | None = None
+    """Rewards of its steps, beside `reward`."""
     scores: Mapping[str, Score] = field(default_factory=dict)
     """Of each reward component at arrival, unweighted."""
     stored: bool = False

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from buffers.affinity import ByLane
+from buffers.batch import Batch
 from buffers.batch_metrics import fragment_metrics, text_metrics
 from buffers.batch_scoring import BatchScorer, BatchScoring
 from buffers.filters import FILTERS
@@ -22,15 +23,19 @@ from buffers.intake import Intake, Scorer
 from buffers.ledger import Ledger
 from buffers.machine import Machine
 from buffers.messages import Ticket
+from buffers.quarantine import Quarantine
 from buffers.records.retention import retire
 from buffers.recovery import Recovered, recover
+from buffers.relief import relieve
 from buffers.samplers import SAMPLERS
 from buffers.schema import TRAJECTORY
+from buffers.score_tally import ScoreTally
 from buffers.scores import ENVIRONMENT, component_names
 from buffers.segments import SegmentWriter
 from buffers.staleness import age
-from buffers.stream import Batch, StreamBuffer
+from buffers.stream import StreamBuffer
 from buffers.transport import Handle, HandleSet
+from buffers.walk_back import trails_of
 from configs.errors import ConfigError, DeadlineExceeded, RunError
 from configs.registry import construct
 from configs.schema import RunConfig
@@ -53,6 +58,7 @@ class BufferHost:
         scoring: BatchScoring,
         pools: dict[str, HandleSet],
         ledger: Ledger,
+        tally: ScoreTally,
         payload_log: SegmentWriter,
         changed: asyncio.Event,
         cursor: dict[str, Any],
@@ -60,7 +66,7 @@ class BufferHost:
         call_deadline_s: float,
         retire: Callable[[int], object] | None = None,
     ) -> None:
-        self._retire = retire
+        self._retire, self._tally = retire, tally
         self._buffer, self._intake, self._scoring, self._pools = buffer, intake, scoring, pools
         self._ledger, self._payload_log, self._changed = ledger, payload_log, changed
         self._cursor, self._measure, self._deadline_s = cursor, measure, call_deadline_s
@@ -78,16 +84,31 @@ class BufferHost:
         """A member of a pool is ready."""
         self._pools[pool].attach(handle)
 
-    def detach(self, pool: str, name: str) -> None:
-        """A member is gone: whatever it was working on is dispatched again."""
+    async def dismiss(self, pool: str, name: str, deadline_s: float) -> None:
+        """A member is given nothing more; returns once it has ended what it works on.
+
+        Raises:
+          DeadlineExceeded: it has not.
+        """
+        if pool == "rollout":
+            await self._intake.dismiss(name, deadline_s)
+        else:
+            await self._pools[pool].dismiss(name, deadline_s)
+
+    def detach(self, pool: str, name: str, fault: str = "") -> None:
+        """A member is gone, by a fault or by farewell: whatever it was working on is dispatched again."""
         self._pools[pool].detach(name)
-        self._intake.forget(name)
+        self._intake.forget(name, fault)
 
     def ping(self) -> dict[str, Any]:
-        """Report members that stopped answering, and raise what ended a loop."""
+        """Report members that stopped answering and the load; raise what ended a loop."""
         self._raise_failure()
-        suspects, self._intake.suspects = self._intake.suspects, {}
-        return {"suspects": suspects}
+        load = {
+            "buffer": self._intake.load.report(),
+            "learner": self._buffer.load.report(),
+            "rollout": self._buffer.backlog.report(),
+        }
+        return {"suspects": dict(self._intake.suspects), "load": load}
 
     # -- batches (called by the learner driver) -------------------------------------------------
 
@@ -118,6 +139,10 @@ class BufferHost:
             ages=[age(version, row.oldest_version) for row in batch.rows],
             metrics=self._measure(batch),
         )
+
+    def relieve(self, quiet_s: float) -> str:
+        """No batch has come for too long: say what is awaited, and act; see `buffers.relief`."""
+        return relieve(self._buffer, self._intake, self._pools, quiet_s, asyncio.get_running_loop().time())
 
     def batch_table(self, version: int) -> pa.Table:
         """Return the payload of the batch announced for `version`, rows in the order of identity."""
@@ -164,7 +189,9 @@ class BufferHost:
         await asyncio.to_thread(self._ledger.close)
 
     def stats(self) -> dict[str, Any]:
-        """Return counters for the view: workers, drops, queue lengths, bytes, new pauses in seconds."""
+        """Return counters for the view: workers, drops, queue lengths, bytes, new pauses in seconds, and how
+        scores went since the last call.
+        """
         pauses, self._intake.pauses = self._intake.pauses, []
         return {
             "workers": {name: dict(stats) for name, stats in self._intake.worker_stats.items()},
@@ -175,6 +202,7 @@ class BufferHost:
             "held_bytes": self._buffer.payloads.held_bytes,
             "pauses": pauses,
             "awaiting": self._buffer.awaiting(),
+            "scores": self._tally.take(),
         }
 
     # -- inside ---------------------------------------------------------------------------------
@@ -211,7 +239,7 @@ def build(
     """Assemble the buffer service of a run.
 
     Args:
-      make_tasks: returns the task cursor (see `stream.TaskCursor`).
+      make_tasks: returns the task cursor (see `task_queue.TaskCursor`).
       make_scorer: takes one handle set per reward component and returns the reward graph.
 
     Raises:
@@ -237,7 +265,7 @@ def build(
         run_folder / "ledger", run_epoch=run_epoch, lineage=recovered.lineage, clock=machine.wall_clock, **disk
     )
     payload_log = SegmentWriter(run_folder / "trajectories", "trajectories", TRAJECTORY, run_epoch=run_epoch, **disk)
-    sampler = construct(SAMPLERS, config.buffer.sampler, "buffer.sampler")
+    trails = trails_of(run_folder, recovered.trained_by_task()) if config.is_decision else None
     buffer = StreamBuffer(
         config=config.buffer,
         batch=config.batch,
@@ -249,19 +277,21 @@ def build(
         clock=machine.clock,
         version=version,
         trained_groups=recovered.trained_groups,
-        affinity=ByLane(config.environment.lanes) if config.is_decision else None,
+        affinity=ByLane(config.environment.lanes, trails) if config.is_decision else None,
+        quarantine=Quarantine(run_folder, machine.files),
     )
     recovered.replay_into(buffer, ledger, tasks)
     changed = asyncio.Event()
     components = [name for name in component_names(config) if name != ENVIRONMENT]  # that one needs no server
     pools = {name: HandleSet(name) for name in ("rollout", *(f"reward.{c}" for c in components))}
     scorer = make_scorer({c: pools[f"reward.{c}"] for c in components})
+    tally = ScoreTally(ledger)
     intake = Intake(
         buffer,
         workers=pools["rollout"],
         scorer=scorer,
         payload_log=payload_log,
-        score_log=ledger,
+        score_log=tally,
         changed=changed.set,
         max_in_flight=config.batch.samples * (config.max_staleness + 1),
         exchange_wait_s=config.rollout.message_wait_s,
@@ -278,9 +308,10 @@ def build(
     return BufferHost(
         buffer,
         intake=intake,
-        scoring=BatchScoring(scorer, payloads=buffer.payloads, log=ledger),
+        scoring=BatchScoring(scorer, payloads=buffer.payloads, log=tally),
         pools=pools,
         ledger=ledger,
+        tally=tally,
         payload_log=payload_log,
         changed=changed,
         cursor=cursor,

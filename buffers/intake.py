@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from buffers.barrier import GroupBarrier
 from buffers.live_groups import Verdict
+from buffers.load import LoadMeter
 from buffers.messages import Reply
 from buffers.samples import to_samples
 from buffers.scores import Sample
@@ -42,7 +44,7 @@ class Scorer(Protocol):
         """Optional fields of `Sample` that some component reads."""
         ...
 
-    async def score(self, samples: Sequence[Sample]) -> Sequence[Verdict]: ...
+    async def score(self, samples: Sequence[Sample], version: int) -> Sequence[Verdict]: ...
 
 
 class PayloadLog(Protocol):
@@ -80,11 +82,15 @@ class Intake:
           max_in_flight: samples that admission lets into the stream; workers share them.
         """
         self.suspects: dict[str, str] = {}
-        """Workers that stopped answering, and why; the supervisor replaces them."""
+        """Workers that stopped answering, and why, until the supervisor has detached them."""
+        self.heard: dict[str, float] = {}
+        """Worker -> loop time at which it brought something, or was given something while it had nothing."""
         self.failure: BaseException | None = None
         """What ended a pump or a scoring task; the run cannot go on."""
         self.worker_stats: dict[str, Mapping[str, float]] = {}
         self.pauses: list[float] = []
+        self.load = LoadMeter(time.thread_time)
+        """Of the buffer: messages wait for the disk, and one thread does the rest."""
         self.unscored = 0
         """Samples waiting for their rewards."""
         self._buffer, self._workers, self._scorer = buffer, workers, scorer
@@ -93,18 +99,33 @@ class Intake:
         self._max_in_flight = max_in_flight
         self._wait_s, self._deadline_s, self._tries = exchange_wait_s, call_deadline_s, exchange_tries
         self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._started = False
         self._admitting = asyncio.Event()
+        self._in_order = asyncio.Lock()
+        """Payloads are stored as they were accepted, so that what a lane did can be read in the order of doing it."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
+        """Of these tasks: whose payload may be on disk before its row in the ledger."""
         workers.on_change(self._follow)
 
     def start(self) -> None:
-        """Begin to pump the workers that are there, and to expire late groups."""
+        """Begin to pump the workers that are there, and to expire late groups.
+
+        Not before: of workers that join one after the other, the first would get the lanes of all, and lanes that
+        then move begin fresh episodes.
+        """
+        self._started = True
         self._follow()
         self._spawn(self._watch_deadlines())
 
     async def close(self) -> None:
-        """Stop all loops."""
-        tasks = [*self._pumps.values(), *self._tasks]
+        """Stop all loops; a payload that is being stored gets its ledger row first, or nothing would name it."""
+        await self._cancel(set(self._pumps.values()))
+        if self._storing:
+            await asyncio.wait(self._storing, timeout=self._deadline_s)
+        await self._cancel(self._tasks)
+
+    async def _cancel(self, tasks: Collection[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,7 +133,7 @@ class Intake:
     def _follow(self) -> None:
         self._buffer.workers([worker.name for worker in self._workers])
         for worker in self._workers:
-            if worker.name not in self._pumps:
+            if self._started and worker.name not in self._pumps:
                 self._pumps[worker.name] = self._spawn(self._pump(worker))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -131,7 +152,12 @@ class Intake:
         """Exchange units for trajectories until the worker leaves its pool."""
         capacity = sequence = in_flight = 0
         while worker.name in self._workers:
-            units = self._buffer.lease(worker.name, capacity)
+            is_leaving = self._workers.is_leaving(worker.name)
+            if is_leaving and not in_flight and sequence:
+                return
+            units = [] if is_leaving else self._buffer.lease(worker.name, capacity)
+            if not in_flight:
+                self.heard[worker.name] = asyncio.get_running_loop().time()
             if sequence and not units and not in_flight:
                 # An exchange would hold up, until its wait ends, the units that the next commit admits.
                 await self._admission()
@@ -185,23 +211,51 @@ class Intake:
                     raise
         raise AssertionError("unreachable: exchange_tries is at least 1")
 
-    def forget(self, name: str) -> None:
-        """A worker left its pool: dispatch its slots again. Safe to repeat."""
+    async def dismiss(self, name: str, deadline_s: float) -> None:
+        """Give a worker nothing more; return once everything that it held is here, or it is gone.
+
+        Raises:
+          DeadlineExceeded: it still holds something.
+        """
+        self._workers.leave(name)
+        self.admit()
+        if (pump := self._pumps.get(name)) is not None:
+            await asyncio.wait({pump}, timeout=deadline_s)
+            if not pump.done():
+                raise DeadlineExceeded(f"{name} did not bring all that it held within {deadline_s:g} s")
+
+    def forget(self, name: str, fault: str = "") -> None:
+        """A worker left its pool: dispatch its slots again. Safe to repeat.
+
+        Args:
+          fault: how it died; empty for a farewell.
+        """
+        self.suspects.pop(name, None)
         pump = self._pumps.pop(name, None)
         if pump is not None and pump is not asyncio.current_task():
             pump.cancel()
         self.worker_stats.pop(name, None)
-        if self._buffer.lose(name):
+        self.heard.pop(name, None)
+        if self._buffer.lose(name, fault):
+            self._slots_ended()
+
+    def take_back(self, name: str, fault: str) -> None:
+        """A worker keeps what it holds: others get it, and, where it is at fault, it gets nothing more."""
+        if fault:
+            self._workers.leave(name)
+        if self._buffer.lose(name, fault):
             self._slots_ended()
 
     def _give_up(self, worker: Handle, error: Exception) -> None:
-        self.suspects[worker.name] = str(error)
         self._workers.detach(worker.name)
-        self.forget(worker.name)
+        self.forget(worker.name, str(error))
+        self.suspects[worker.name] = str(error)
 
     def _take(self, worker: Handle, reply: Reply) -> None:
         self.worker_stats[worker.name] = reply.stats
         self.pauses += reply.pauses
+        if reply.failures or reply.table is not None:
+            self.heard[worker.name] = asyncio.get_running_loop().time()
         for failure in reply.failures:
             self._buffer.fail(failure.slot, failure.attempt, failure.reason, failure.retry)
         if reply.failures:
@@ -209,21 +263,27 @@ class Intake:
         if reply.table is not None:
             kept = self._buffer.accept(reply.table)
             if kept is not None:
-                self._spawn(self._store_and_score(kept))
+                task = self._spawn(self._store(kept))
+                self._storing.add(task)
+                task.add_done_callback(self._storing.discard)
 
-    async def _store_and_score(self, table: pa.Table) -> None:
+    async def _store(self, table: pa.Table) -> None:
+        self.load.came(message := object())
         samples = to_samples(table, self._scorer.needs)
         ids = [sample.id for sample in samples]
-        for admitted in self._buffer.admissions(ids):
-            await asyncio.wrap_future(admitted)
-        await asyncio.wrap_future(self._payload_log.append(table))
+        async with self._in_order:
+            for admitted in self._buffer.admissions(ids):
+                await asyncio.wrap_future(admitted)
+            stored = self._payload_log.append(table)
+        await asyncio.wrap_future(stored)
+        self.load.begun(message)
         self._buffer.generated(ids)
-        await self._score(self._barrier.add(samples))
+        self._spawn(self._score(self._barrier.add(samples)))
 
     async def _score(self, samples: Sequence[Sample]) -> None:
         self.unscored += len(samples)
         try:
-            verdicts = await self._scorer.score(samples)
+            verdicts = await self._scorer.score(samples, self._buffer.version)
         finally:
             self.unscored -= len(samples)
         by_id = {sample.id: verdict for sample, verdict in zip(samples, verdicts, strict=True)}

@@ -90,6 +90,10 @@ class Ledger:
             for stream in ("events", "scores", "pairs", "versions")
         }
 
+    def now(self) -> float:
+        """Return the time that a row would bear, in seconds since the Unix epoch."""
+        return self._clock()
+
     def record(self, events: Sequence[Event]) -> Future[None]:
         """Append events, in order. Calls come from one thread."""
         call = EventCall(self._seq, self._clock(), events)

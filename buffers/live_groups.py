@@ -19,10 +19,13 @@ from buffers.filters import Filter
 from buffers.groups import Group, Member, MemberState, Row
 from buffers.identity import Slot
 from buffers.ledger import Event, EventKind, Ledger
+from buffers.load import LoadMeter
 from buffers.payloads import PayloadStore
-from buffers.scores import Score
+from buffers.quarantine import Quarantine
+from buffers.scores import Score, StepRewards
+from buffers.suspects import Suspects
 from buffers.trajectory import Task
-from configs.schema import BufferConfig
+from configs.stream import BufferConfig
 
 __all__ = ["LiveGroups", "Verdict"]
 
@@ -35,6 +38,8 @@ class Verdict(Protocol):
 
     scores: Mapping[str, Score]
     total: float | None
+    steps: StepRewards | None
+    """Beside the total, where some component gives credit to steps."""
     detail: str
 
 
@@ -50,6 +55,7 @@ class LiveGroups:
         filters: Sequence[Filter],
         ledger: Ledger,
         clock: Callable[[], float],
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._groups: dict[tuple[str, int, int], Group] = {}
         """By `GroupKey`, or by the same three as a plain tuple, which is made faster."""
@@ -60,6 +66,8 @@ class LiveGroups:
         self.payloads = PayloadStore()
         self.dropped: dict[str, int] = {}
         """reason -> samples"""
+        self.load = LoadMeter(clock=clock)
+        """Of the learner: complete groups wait for it."""
         self._config, self._source, self._num_generations = config, source, num_generations
         self._filters, self._ledger, self._clock = filters, ledger, clock
         self._unscored: dict[str, tuple[Member, Row]] = {}
@@ -67,6 +75,7 @@ class LiveGroups:
         self._futile_groups: int | None = 0
         """Groups that failed wholly; None from the first group with a reward on."""
         self._last_failure = ""
+        self._suspects, self._quarantine = Suspects(config.max_worker_kills), quarantine
 
     def _open(self, ordinal: int, group: tuple[int, int, Task], attempts: Mapping[int, int]) -> None:
         """Admit a group; `attempts` holds the next attempt of samples that had some."""
@@ -102,6 +111,7 @@ class LiveGroups:
             member.rows.append(row)
             self._unscored[name] = (member, row)
         for member in members:
+            self._suspects.clear(member.slot)
             member.state = MemberState.RECEIVED
             member.floor = min(row.oldest_version for row in member.rows)
         return kept
@@ -127,10 +137,10 @@ class LiveGroups:
             member, row = self._unscored.pop(row_id, (None, None))
             if member is None or row is None:
                 continue
-            row.scored, row.reward = True, verdict.total
+            row.scored, row.reward, row.steps = True, verdict.total, verdict.steps
             row.scores = verdict.scores
             members.append(member)
-            events.append(Event(EventKind.SCORED, member.slot, member.attempt, row.node))
+            events.append(Event(EventKind.SCORED, member.slot, member.attempt, row.node, reward=row.reward))
             if row.reward is None:
                 self._count("invalid_score")
                 self._last_failure = verdict.detail
@@ -147,18 +157,39 @@ class LiveGroups:
                 self._give_up(member, reason)
                 self._settle([member])
 
-    def lose(self, worker: str) -> int:
-        """A worker is gone: its leased slots become new attempts. Returns how many."""
-        lost = [
-            m for g in self._groups.values() for m in g.members if m.worker == worker and m.state is MemberState.LEASED
-        ]
-        for member in lost:
-            if member.attempt + 1 < self._config.max_attempts:
+    def lose(self, worker: str, fault: str = "") -> int:
+        """A worker is gone: its leased slots become new attempts. Returns how many.
+
+        Args:
+          fault: how it died; what it held may be the cause, see `buffers.suspects`. Empty: that is known not to be.
+        """
+        lost = self._held_by(worker)
+        poison = set(self._blame(worker, lost, fault)) if fault else set()
+        for member in reversed(lost):  # each goes to the front: they stay in order
+            if member.slot in poison:
+                self._isolate(member)
+            elif member.attempt + 1 < self._config.max_attempts:
                 self._again(member, "worker_lost")
             else:
                 self._give_up(member, f"worker_lost {self._config.max_attempts} times")
         self._settle(lost)
         return len(lost)
+
+    def _held_by(self, worker: str) -> list[Member]:
+        return [
+            m for g in self._groups.values() for m in g.members if m.worker == worker and m.state is MemberState.LEASED
+        ]
+
+    def _blame(self, worker: str, lost: Sequence[Member], fault: str) -> list[Slot]:
+        return self._suspects.blame([(m.slot, m.attempt) for m in lost], worker, self._ledger.now(), fault)
+
+    def _isolate(self, member: Member) -> None:
+        """Give up a slot that kills workers, and leave the evidence."""
+        kills = self._suspects.evidence(member.slot)
+        self._give_up(member, f"quarantined: it killed {len(kills)} workers, the last one alone ({kills[-1]['exit']})")
+        self._count("quarantined")
+        if self._quarantine is not None:
+            self._quarantine.put(member.slot, self._groups[member.slot[:3]].task, kills)
 
     def expire(self) -> int:
         """Fail members still missing after their group's deadline. Returns how many."""
@@ -196,6 +227,7 @@ class LiveGroups:
     def _redo(self, group: Group, reason: str) -> None:
         """Generate a whole group again."""
         group.completed, group.started_at = -1, -1.0
+        self.load.gone(group.key)
         for member in group.members:
             self._discard(member)
             self._again(member, reason)
@@ -211,6 +243,7 @@ class LiveGroups:
     def _give_up(self, member: Member, reason: str) -> None:
         if member.state is MemberState.PENDING:
             self._pending.remove(member)
+        self._suspects.clear(member.slot)
         self._discard(member)
         self._count("failed")
         self._last_failure = reason
@@ -241,17 +274,33 @@ class LiveGroups:
             return
         self._futile_groups = None
         for rule in self._filters:
-            reason = rule.reason(rewards)
+            reason = rule.reason([row.reward for row in group.valid_rows if row.reward is not None])
             if reason is not None:
                 self._count(reason, len(group.members))
                 self._drop(group, reason)
                 return
+            self._leave_out(group, rule.surplus(group.valid_rows), rule.surplus_reason)
+        self.load.came(group.key)
+
+    def _leave_out(self, group: Group, rows: Sequence[Row], reason: str) -> None:
+        """Give single trajectories of a complete group up; the others are trained without them."""
+        if not rows:
+            return
+        owners = {row.id: member for member in group.members for row in member.rows}
+        slots = [(owners[row.id].slot, owners[row.id].attempt, row.node) for row in rows]
+        self._ledger.record([Event(EventKind.DROPPED, *slot, reason=reason) for slot in slots])
+        self._count(reason, len(rows))
+        self.payloads.release(rows)
+        for row in rows:
+            row.reward = None
 
     def _drop(self, group: Group, reason: str) -> None:
         """Give a group up for good; `accepted` falls, so another one is admitted."""
         del self._groups[group.key]
+        self.load.gone(group.key)
         events = []
         for member in group.members:
+            self._suspects.clear(member.slot)
             if member.state is MemberState.PENDING:
                 self._pending.remove(member)
             if member.state is not MemberState.DONE or member.valid_rows:

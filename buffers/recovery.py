@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from buffers.identity import GroupKey, Slot
+from buffers.identity import GroupKey, Slot, trajectory_id
 from buffers.ledger import Event, EventKind, Ledger
 from buffers.records.lineage import VersionRow, surviving_versions
 from buffers.retired import Retired, read_retired
@@ -62,6 +62,15 @@ class Recovered:
         """Groups whose training is part of the weights."""
         kept = {s.group for s, h in self.slots.items() if any(v < self.version for _, _, v in h.trained)}
         return len(kept) + self.retired.trained_groups
+
+    def trained_by_task(self) -> dict[int, set[str]]:
+        """Return task (of decision runs: lane) -> ids of its trajectories that are part of the weights."""
+        found: dict[int, set[str]] = {}
+        for slot, history in self.slots.items():
+            kept = {trajectory_id(slot, attempt, node) for attempt, node, v in history.trained if v < self.version}
+            if kept:
+                found.setdefault(slot.task, set()).update(kept)
+        return found
 
     def replay_into(self, buffer: StreamBuffer, ledger: Ledger, tasks: SeekableTasks) -> None:
         """Write the roll-back and reopen what is unfinished, in the order of identity."""

@@ -20,6 +20,8 @@ from configs.errors import ConfigError, DataError
 
 __all__ = ["FOLDERS", "RunFolder", "read_run"]
 
+JOB_FOLDER = "_ray_pkg_"
+"""How Ray begins the names of the folders that it unpacks the working directories of jobs into."""
 FOLDERS = ("ledger", "trajectories", "metrics", "checkpoints", "logs")
 
 
@@ -36,8 +38,9 @@ class RunFolder:
         """Make, lock and open the folder of a new run.
 
         Raises:
-          DataError: it holds a run already, or another process has it.
+          DataError: it holds a run already, another process has it, or it would not outlive the job.
         """
+        _refuse_job_folder(path)
         if (path / "run.json").exists():
             raise DataError(f"run folder {path} holds a run already; pass resume=true, or another name=")
         is_made = not path.exists()
@@ -97,6 +100,14 @@ def read_run(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path / 'run.json'} is not JSON: {error}; restore it from a copy") from error
     return dict(fields)
+
+
+def _refuse_job_folder(path: Path) -> None:
+    if any(part.startswith(JOB_FOLDER) for part in path.resolve().parts):
+        raise DataError(
+            f"run folder {path} lies in the working directory of a Ray job, which is removed with the job; give "
+            "runs_folder= an absolute path on storage that all nodes share"
+        )
 
 
 def _lock(path: Path) -> TextIO:

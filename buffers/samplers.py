@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,12 @@ class BufferView:
     """Groups kept for replay, oldest first."""
 
 
-class Sampler:
+class Sampler(ABC):
     """Chooses what to train on next; by default every group is trained once."""
 
+    @abstractmethod
     def order(self, view: BufferView) -> list[Group] | None:
         """Return candidates, best first; None waits for groups that are not complete yet."""
-        raise NotImplementedError
 
     def retains(self, group: Group, version: int) -> bool:
         """Return whether a trained group may be drawn again at `version`."""

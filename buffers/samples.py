@@ -16,7 +16,7 @@ __all__ = ["sample_columns", "to_samples"]
 
 COLUMNS = ("id", "group", "prompt", "completion", "answer", "num_sampled", "finish_reason", "user")
 SPANS = ("span_kinds", "span_starts", "span_ends")
-OPTIONAL = ("tokens", "captions", "observations")
+OPTIONAL = ("tokens", "logprobs", "captions", "observations")
 """Columns, and the words of `needs` that ask for them."""
 
 
@@ -29,7 +29,7 @@ def to_samples(table: pa.Table, needs: frozenset[str] = frozenset()) -> list[Sam
     """Return one `Sample` per row of a trajectory table, in order. A decision row has no texts and no spans.
 
     Args:
-      needs: optional fields to fill in: "tokens", "captions", "observations".
+      needs: optional fields to fill in: "tokens", "logprobs", "captions", "observations".
     """
     texts = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
     metadata = [json.loads(text) if text and text != "{}" else {} for text in table["metadata"].to_pylist()]
@@ -40,7 +40,7 @@ def to_samples(table: pa.Table, needs: frozenset[str] = frozenset()) -> list[Sam
 
 def _sample(texts: Sequence[Any], metadata: dict[str, Any], spans: Sequence[Any], optional: Sequence[Any]) -> Sample:
     name, group, prompt, completion, answer, count, finish, user = texts
-    tokens, captions, observations = optional
+    tokens, logprobs, captions, observations = optional
     return Sample(
         id=name,
         group=group,
@@ -53,6 +53,7 @@ def _sample(texts: Sequence[Any], metadata: dict[str, Any], spans: Sequence[Any]
         spans=tuple(map(Span, *spans)) if spans[0] else (),
         user=user,
         tokens=tuple(tokens or ()),
+        logprobs=tuple(logprobs or ()),
         captions=tuple(captions or ()),
         observations=observations or b"",
     )

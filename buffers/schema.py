@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from buffers.identity import Slot
+from buffers.scores import StepRewards
 from buffers.tables import EVENTS, PAIRS, SCORES, TRAJECTORY, VERSIONS, upgrade
 from buffers.trajectory import Sampling, Source, Span, Status, Trajectory
 from configs.errors import DataError
@@ -89,9 +90,16 @@ def _trajectory(row: dict[str, Any], arrays: dict[str, Any]) -> Trajectory:
 
 
 def with_rewards(
-    table: pa.Table, rewards: Sequence[float | None], intrinsic: Sequence[Sequence[float] | None] = ()
+    table: pa.Table,
+    rewards: Sequence[float | None],
+    *,
+    steps: Sequence[StepRewards | None] = (),
+    intrinsic: Sequence[Sequence[float] | None] = (),
 ) -> pa.Table:
-    """Return trajectories as the learner reads them: with the columns `reward` (null: invalid) and `reward_valid`.
+    """Return trajectories as the learner reads them.
+
+    New columns: `reward` (null: invalid), `reward_valid`, and of K steps `step_ends` [K] (token positions,
+    exclusive, ascending) and `step_rewards` [K], both null where no component gives credit to steps.
 
     Args:
       intrinsic: of each row one reward for each step, None where there is no valid score. A text takes none:
@@ -103,6 +111,10 @@ def with_rewards(
     if any(vector is not None for vector in intrinsic) and table["actions"].null_count < len(table):
         table = _with_intrinsic(table, intrinsic)
     table = table.append_column("reward", pa.array(rewards, pa.float64()))
+    known = steps or [None] * len(table)
+    ends = pa.array([None if s is None else s.ends for s in known], pa.list_(pa.int32()))
+    values = pa.array([None if s is None else s.values for s in known], pa.list_(pa.float64()))
+    table = table.append_column("step_ends", ends).append_column("step_rewards", values)
     return table.append_column("reward_valid", pa.array([reward is not None for reward in rewards], pa.bool_()))
 
 

@@ -8,12 +8,21 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from buffers.trajectory import Span
 from configs.schema import RunConfig
 
-__all__ = ["ENVIRONMENT", "INTRINSIC", "Sample", "Score", "ScoreStatus", "component_names", "valid_vector"]
+__all__ = [
+    "ENVIRONMENT",
+    "INTRINSIC",
+    "Sample",
+    "Score",
+    "ScoreStatus",
+    "StepRewards",
+    "component_names",
+    "valid_vector",
+]
 
 ENVIRONMENT = "environment"
 """Component that every decision run has: the return of a fragment."""
@@ -47,10 +56,22 @@ class Sample:
     user: str = ""
     tokens: tuple[int, ...] = ()
     """All tokens; filled only for components whose `needs` contains "tokens"."""
+    logprobs: tuple[float, ...] = ()
+    """[T] nats of the policy, each by the version that sampled the token, 0 where not sampled; only with "logprobs"
+    in `needs`."""
     captions: tuple[str, ...] = ()
     """[T] what each step of a fragment led to, or the completion of a text; only with "captions" in `needs`."""
     observations: bytes = b""
     """[T + 1, ...] of a fragment, see `EnvironmentSpec.decode`; only with "observations" in `needs`."""
+
+
+class StepRewards(NamedTuple):
+    """What the steps of one trajectory are worth, each at its end; K steps in the order of their ends."""
+
+    ends: tuple[int, ...]
+    """[K] token positions, exclusive, ascending."""
+    values: tuple[float, ...]
+    """[K] reward units."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +84,7 @@ class Score:
     vector: tuple[float, ...] = ()
     """Several objectives or an embedding."""
     span_values: tuple[float, ...] = ()
-    """One value for each of `spans`: step or token rewards."""
+    """One value for each of `spans`: step or token rewards, each given at the end of its span."""
     spans: tuple[Span, ...] = ()
     detail: str = ""
     """Why the score is not ok, or evidence."""
@@ -72,6 +93,8 @@ class Score:
     """Version of the model or rubric that scored."""
     attempt: int = 0
     latency_s: float = 0.0
+    paused: bool = False
+    """Nobody was asked, since a budget is used up; asked again later, the same sample may get a value."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.status is ScoreStatus.OK):

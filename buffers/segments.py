@@ -4,7 +4,7 @@
                               \\ segment full: start the next one, merge the closed ones to Parquet
 
 All disk work is done where `buffers.commits` says: on one thread per writer. Rows that arrive during a
-commit form the next group: one frame and one fsync per group.
+commit form the next group, of about GROUP_BYTES at most: one frame and one fsync per group.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from buffers.streams import read_files, read_stream
 from buffers.tables import upgrade
 from configs.errors import DataError, DeadlineExceeded, RunError, StaleEpoch
 
-__all__ = ["Assemble", "SegmentWriter", "begin_epoch", "concatenate", "read_stream"]
+__all__ = ["GROUP_BYTES", "Assemble", "SegmentWriter", "begin_epoch", "concatenate", "read_stream"]
+
+GROUP_BYTES = 8 << 20
+"""Payloads behind so many bytes wait for the next group: the first ones are of use while the rest is written."""
 
 Group = list[tuple[Any, "Future[None]"]]
 Assemble = Callable[[list[Any]], pa.Table]
@@ -148,12 +151,21 @@ class SegmentWriter:
 
     def _commit_queue(self) -> None:
         try:
-            with self._lock:
-                self._group, self._queue = self._queue, []
-            if self._group:
-                self._commit(self._group)
+            while group := self._next_group():
+                self._commit(group)
         except Exception as error:  # the top of the writing thread: whatever it was, nobody may wait for ever
             self._fail(error)
+
+    def _next_group(self) -> Group:
+        """Take what is queued, up to the rows that make a large group whole."""
+        with self._lock:
+            size = count = 0
+            while count < len(self._queue) and size < GROUP_BYTES:
+                rows, _ = self._queue[count]
+                size += rows.get_total_buffer_size() if isinstance(rows, pa.Table) else 0
+                count += 1
+            self._group, self._queue = self._queue[:count], self._queue[count:]
+            return self._group
 
     def _end(self) -> None:
         try:
@@ -176,7 +188,7 @@ class SegmentWriter:
             with self._merging:
                 self._compact()
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, frame: memoryview) -> None:
         if self._path is None:
             self._open_segment()
         assert self._path is not None
@@ -224,7 +236,7 @@ class SegmentWriter:
         # Dictionaries pay for texts; for tokens and log-probabilities they double the time.
         texts = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
         pq.write_table(table, sink, compression="zstd", use_dictionary=texts, write_page_checksum=True)
-        write_atomically(self._folder / f"{closed[-1].key}.parquet", sink.getvalue().to_pybytes(), self._files)
+        write_atomically(self._folder / f"{closed[-1].key}.parquet", memoryview(sink.getvalue()), self._files)
         for file in closed:
             self._files.remove(file.path)
         self._files.sync_folder(self._folder)

@@ -9,72 +9,32 @@ It admits groups, leases their slots and composes batches under the staleness bo
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from buffers.admission import may_admit
+from buffers.admission import group_capacity, may_admit
 from buffers.affinity import Affinity, Anywhere
+from buffers.backlog import Backlog
+from buffers.batch import Batch
+from buffers.choice import choose
 from buffers.filters import Filter
-from buffers.groups import Group, Member, MemberState, Row
-from buffers.ledger import Event, EventKind, Ledger
-from buffers.live_groups import LiveGroups, Verdict
+from buffers.groups import Group, Member, MemberState
+from buffers.identity import Slot
+from buffers.ledger import EventKind, Ledger
+from buffers.live_groups import LiveGroups
+from buffers.quarantine import Quarantine
 from buffers.samplers import BufferView, Sampler
 from buffers.schema import with_rewards
-from buffers.scores import INTRINSIC, Score, valid_vector
-from buffers.staleness import age, can_wait
+from buffers.scores import INTRINSIC, valid_vector
+from buffers.staleness import age
+from buffers.task_queue import TaskCursor, TaskQueue
 from buffers.trajectory import Task, Unit
 from configs.errors import RunError
-from configs.schema import BatchConfig, BufferConfig
+from configs.language import BatchConfig
+from configs.stream import BufferConfig
 
-__all__ = ["Batch", "StreamBuffer", "TaskCursor"]
-
-
-class TaskCursor(Protocol):
-    """The task stream: ordinal k is always the same task."""
-
-    @property
-    def name(self) -> str:
-        """Source of its slots."""
-        ...
-
-    @property
-    def cursor(self) -> int:
-        """Ordinal of the next group."""
-        ...
-
-    def next_group(self) -> tuple[int, int, Task]:
-        """Return (epoch, position, task) of the group at the cursor, and advance."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """What one update consumes."""
-
-    version: int
-    groups: tuple[Group, ...]
-    rows: tuple[Row, ...]
-    """In the order of identity."""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    """By trajectory id, of what is scored when it is read; the others keep what they got at arrival."""
-    scoring_s: Mapping[str, float] = field(default_factory=dict)
-    """Component -> seconds that it took for these verdicts, at most."""
-
-    @property
-    def ids(self) -> list[str]:
-        return [row.id for row in self.rows]
-
-    def reward(self, row: Row) -> float | None:
-        """Return the total reward that a row is trained with; None where it is invalid."""
-        return self.verdicts[row.id].total if row.id in self.verdicts else row.reward
-
-    def scores(self, row: Row) -> Mapping[str, Score]:
-        """Return the scores of all components, unweighted."""
-        return self.verdicts[row.id].scores if row.id in self.verdicts else row.scores
+__all__ = ["StreamBuffer"]
 
 
 class StreamBuffer(LiveGroups):
@@ -94,19 +54,21 @@ class StreamBuffer(LiveGroups):
         version: int = 0,
         trained_groups: int = 0,
         affinity: Affinity | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
-        size = batch.num_generations
-        super().__init__(config, source=tasks.name, num_generations=size, filters=filters, ledger=ledger, clock=clock)
+        super().__init__(
+            config, source=tasks.name, num_generations=batch.num_generations, filters=filters, ledger=ledger,
+            clock=clock, quarantine=quarantine,
+        )  # fmt: skip
         self.version = version
         self.draining = False
         self._batch, self._max_staleness = batch, max_staleness
-        self._tasks, self._sampler = tasks, sampler
+        self._tasks, self._sampler = TaskQueue(tasks), sampler
         self._affinity = affinity or Anywhere()
-        self._reopening: deque[tuple[int, tuple[int, int, Task], Mapping[int, int]]] = deque()
-        """Arguments of `_open`, in the order of identity."""
         self._trained: list[Group] = []
         """Kept for replay."""
         self._trained_groups = trained_groups
+        self.backlog = Backlog(clock)
         self._fresh_later = batch.prompts_per_update - sampler.most(batch.prompts_per_update)
 
     # -- admission and leases -------------------------------------------------------------------
@@ -117,51 +79,86 @@ class StreamBuffer(LiveGroups):
         It is admitted in its turn, before new groups: a checkpoint can be older than what was in flight by
         several versions' groups, and all at once they would be too many for the staleness bound.
         """
-        self._reopening.append((ordinal, group, {sample: attempt + 1 for sample, attempt in attempts.items()}))
+        self._tasks.reopen(ordinal, group, attempts)
 
     def workers(self, names: Sequence[str]) -> None:
         """These workers are there now; lanes are shared out among them."""
         self._affinity.workers(names)
 
+    def accept(self, table: pa.Table) -> pa.Table | None:
+        kept = super().accept(table)
+        if kept is not None:
+            self._affinity.brought(kept)
+        return kept
+
+    def fail(self, slot: Slot, attempt: int, reason: str, retry: bool) -> None:
+        if self._leased(slot, attempt) is not None:
+            self._affinity.failed(slot)
+        super().fail(slot, attempt, reason, retry)
+
+    def lose(self, worker: str, fault: str = "") -> int:
+        self._affinity.lost(worker)
+        return super().lose(worker, fault)
+
     def lease(self, worker: str, count: int) -> list[Unit]:
         """Hand out up to `count` slots, admitting whole groups while the formula allows."""
         if self.draining or self.futile:
             return []
-        members = self._take_pending(worker, count)
-        while len(members) < count and self._may_admit():
+        self.backlog.may_begin(self._could_begin)
+        units = self._take_pending(worker, count)
+        while len(units) < count and self._may_admit():
             passed_over = len(self._pending)
             self._admit()
-            members += self._take_pending(worker, count - len(members), passed_over)
-        return [
-            Unit(slot=m.slot, attempt=m.attempt, task=self._groups[m.slot.group].task, min_version=self.version)
-            for m in members
-        ]
+            units += self._take_pending(worker, count - len(units), passed_over)
+        self.backlog.begun(len(units))
+        return units
 
-    def _take_pending(self, worker: str, count: int, since: int = 0) -> list[Member]:
+    def _take_pending(self, worker: str, count: int, since: int = 0) -> list[Unit]:
         """Lease the first `count` slots from `since` on that the worker may take; return them."""
-        taken: list[Member] = []
+        taken: list[Unit] = []
         left = self._pending[:since]
+        held = self._isolated(worker)
         for member in self._pending[since:]:
-            if len(taken) < count and self._affinity.may_take(member, worker):
-                self._hand_out(member, worker)
-                taken.append(member)
+            fits = len(taken) < count and self._affinity.may_take(member, worker)
+            if fits and self._suspects.may_join(member.slot, held, worker):
+                taken.append(self._hand_out(member, worker))
+                held.append(member.slot)
             else:
                 left.append(member)
         self._pending = left
         return taken
 
-    def _hand_out(self, member: Member, worker: str) -> None:
-        self._affinity.taken(member, worker)
+    def _isolated(self, worker: str) -> list[Slot]:
+        """Return what a worker holds, where slots are suspects; it may now be the one that takes these alone."""
+        if not self._suspects:
+            return []
+        leases = self.leases()
+        mine = (member.slot for member in self._pending if self._affinity.may_take(member, worker))
+        self._suspects.reserve(worker, mine, {*leases, worker})
+        return leases.get(worker, [])
+
+    def _hand_out(self, member: Member, worker: str) -> Unit:
+        trail = self._affinity.taken(member, worker)
         member.state, member.worker, member.floor = MemberState.LEASED, worker, self.version
         group = self._groups[member.slot.group]
         if group.started_at < 0:
             group.started_at = self._clock()
+        return Unit(slot=member.slot, attempt=member.attempt, task=group.task, min_version=self.version, trail=trail)
 
     def _admit(self) -> None:
-        if self._reopening:
-            self._open(*self._reopening.popleft())
-        else:
-            self._open(self._tasks.cursor, self._tasks.next_group(), {})
+        self._open(*self._tasks.take())
+
+    @property
+    def _could_begin(self) -> int:
+        """Slots that workers with enough room would be given now."""
+        room = group_capacity(
+            max_staleness=self._max_staleness,
+            trained_groups=self._trained_groups,
+            fresh_next=self._fresh_next,
+            fresh_later=self._fresh_later,
+        )
+        groups = max(0, room - self._trained_groups - len(self._groups)) if self._may_admit() else 0
+        return len(self._pending) + groups * self._num_generations
 
     def _may_admit(self) -> bool:
         return may_admit(
@@ -190,37 +187,34 @@ class StreamBuffer(LiveGroups):
         """
         if self.futile:
             raise RunError(self.futile)
-        if self._config.staleness_policy == "drop":
+        drops = self._config.staleness_policy == "drop"
+        if drops:
             self._drop_stale()
-        view = self._view()
-        count = self._batch.prompts_per_update
-        ranked = self._sampler.order(view)
-        if ranked is None or len(ranked) < count:
+        bound = None if drops else self._max_staleness
+        chosen = choose(self._view(), self._sampler, max_staleness=bound, fresh_later=self._fresh_later)
+        if chosen is None:
             return None
-        chosen = ranked[:count]
-        if self._config.staleness_policy == "wait" and not self._can_leave(chosen):
-            # The sampler's choice would make a group too old: take the most urgent fresh ones instead.
-            repeated = [g for g in chosen if g.times_trained]
-            urgent = sorted(view.ready, key=lambda g: (g.floor or 0, g.completed))
-            chosen = [*urgent[: count - len(repeated)], *repeated]
-            if not self._can_leave(chosen):
-                return None
-        chosen.sort(key=lambda g: g.ordinal)
         rows = tuple(row for group in chosen for row in group.valid_rows)
         return Batch(version=self.version, groups=tuple(chosen), rows=rows)
 
     def table(self, batch: Batch) -> pa.Table:
         """Return the batch as the learner reads it, see `with_rewards`."""
-        intrinsic = [valid_vector(batch.scores(row).get(INTRINSIC)) for row in batch.rows]
-        return with_rewards(self.payloads.gather(batch.rows), [batch.reward(row) for row in batch.rows], intrinsic)
+        return with_rewards(
+            self.payloads.gather(batch.rows),
+            [batch.reward(row) for row in batch.rows],
+            steps=[batch.steps(row) for row in batch.rows],
+            intrinsic=[valid_vector(batch.scores(row).get(INTRINSIC)) for row in batch.rows],
+        )
 
     def batched(self, batch: Batch) -> None:
         """The learner took the batch."""
-        self._ledger.record(self._events(EventKind.BATCHED, batch))
+        for group in batch.groups:
+            self.load.begun(group.key)
+        self._ledger.record(batch.events(EventKind.BATCHED))
 
     def commit(self, batch: Batch) -> None:
         """The update that consumed the batch is published: the version rises by one."""
-        self._ledger.record(self._events(EventKind.TRAINED, batch))
+        self._ledger.record(batch.events(EventKind.TRAINED))
         for group in batch.groups:
             if group.times_trained == 0:
                 self._trained_groups += 1
@@ -230,11 +224,12 @@ class StreamBuffer(LiveGroups):
             group.trained_version = batch.version
         self.version = batch.version + 1
         self._forget_trained()
+        self.backlog.may_begin(self._could_begin)
 
     def drain(self, reason: str) -> None:
         """Drop everything that is not trained; nothing is in flight afterwards."""
         self.draining = True
-        while self._reopening:
+        while self._tasks.reopening:
             self._admit()
         for group in list(self._groups.values()):
             self._drop(group, reason)
@@ -246,11 +241,18 @@ class StreamBuffer(LiveGroups):
 
     @property
     def issued_groups(self) -> int:
-        return self._tasks.cursor
+        return self._tasks.issued
 
     @property
     def leased(self) -> int:
         return sum(m.state is MemberState.LEASED for g in self._groups.values() for m in g.members)
+
+    def leases(self) -> dict[str, list[Slot]]:
+        """Return worker -> the slots that it holds."""
+        found: dict[str, list[Slot]] = {}
+        for member in (m for g in self._groups.values() for m in g.members if m.state is MemberState.LEASED):
+            found.setdefault(member.worker, []).append(member.slot)
+        return found
 
     def awaiting(self) -> str:
         """Say what the next batch waits for, by id."""
@@ -274,16 +276,6 @@ class StreamBuffer(LiveGroups):
             trained=self._trained,
         )
 
-    def _can_leave(self, chosen: Iterable[Group]) -> bool:
-        taken = {group.key for group in chosen}
-        floors = [g.floor for g in self._groups.values() if g.key not in taken]
-        return can_wait(
-            (floor for floor in floors if floor is not None),
-            version=self.version,
-            max_staleness=self._max_staleness,
-            groups_per_update=self._fresh_later,
-        )
-
     def _drop_stale(self) -> None:
         for group in [g for g in self._groups.values() if g.complete]:
             if any(age(self.version, row.oldest_version) > self._max_staleness for row in group.valid_rows):
@@ -299,18 +291,3 @@ class StreamBuffer(LiveGroups):
             else:
                 self.payloads.release(group.valid_rows)
         self._trained = kept
-
-    def _events(self, kind: EventKind, batch: Batch) -> list[Event]:
-        slots = {row.id: m for group in batch.groups for m in group.members for row in m.rows}
-        replayed = {row.id for group in batch.groups if group.times_trained for row in group.valid_rows}
-        return [
-            Event(
-                kind,
-                slots[row.id].slot,
-                slots[row.id].attempt,
-                row.node,
-                version=batch.version,
-                reason="replay" if row.id in replayed else "",
-            )
-            for row in batch.rows
-        ]

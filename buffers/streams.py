@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from buffers.frames import decode
 from buffers.tables import upgrade
 from configs.errors import Corruption
 
-__all__ = ["read_files", "read_stream"]
+__all__ = ["read_back", "read_files", "read_stream"]
 
 LISTINGS = 100  # each retry means that a file was merged between our listing and our reading
 
@@ -40,6 +41,21 @@ def read_stream(folder: Path, stream: str, schema: pa.Schema, *, newest_epoch: i
     raise Corruption(f"{folder}: the files of stream {stream!r} kept vanishing; run one writer per folder")
 
 
+def read_back(folder: Path, stream: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the tables of a stream that nobody writes now, the newest first, each in the order of writing.
+
+    Args:
+      columns: those to read; of older files some may be missing.
+
+    Raises:
+      Corruption: damaged bytes; names file and offset.
+    """
+    for file in reversed(stream_files(folder, stream)):
+        tables = _segment(file) if file.is_segment else [_parquet(file.path, columns)]
+        for table in reversed(tables):
+            yield table.select([name for name in columns if name in table.column_names])
+
+
 def read_files(files: list[StreamFile]) -> list[pa.Table]:
     """Return the tables of some files of a stream.
 
@@ -51,13 +67,14 @@ def read_files(files: list[StreamFile]) -> list[pa.Table]:
 
 
 def _segment(file: StreamFile) -> list[pa.Table]:
-    data = file.path.read_bytes()[: file.limit]
+    with pa.OSFile(str(file.path)) as opened:
+        data = opened.read_buffer(file.limit)  # unlike those of Python's bytes, its pages are used again
     return decode(data, file.path, may_be_torn=file.may_be_torn)
 
 
-def _parquet(path: Path) -> pa.Table:
+def _parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read()
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

@@ -16,7 +16,7 @@ from configs.errors import DataError
 
 __all__ = ["EVENTS", "LABELS", "PAIRS", "SCHEMAS", "SCHEMA_VERSION", "SCORES", "TRAJECTORY", "VERSIONS", "upgrade"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 VERSION_KEY = b"headrace.schema_version"
 
 STRING, INT32, INT64, FLOAT32, FLOAT64, BOOL = (
@@ -88,6 +88,7 @@ TRAJECTORY = _schema(
         ("captions", pa.list_(STRING)),  # [T]
         ("final_observations", pa.large_binary()),  # [truncated steps, ...] what followed each of them; since version 2
         ("caption_counts", pa.list_(INT32)),  # [T] occurrences in the episode so far; since version 2
+        ("last_state", pa.large_binary()),  # recurrent state after the last step; since version 4
     ],
 )
 
@@ -107,6 +108,7 @@ EVENTS = _schema(
     [
         ("version", INT32),  # batched, trained: the consuming version, whose weights the update started from
         ("worker", STRING),  # generated: who did it
+        ("reward", FLOAT64),  # scored, trained: the total of all components, null: invalid; since version 3
     ],
 )
 

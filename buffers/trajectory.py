@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buffers.identity import Slot, trajectory_id
+from buffers.trail import Trail
 
 __all__ = ["Kind", "Sampling", "Source", "Span", "Status", "Task", "Trajectory", "Unit", "run_lengths"]
 
@@ -81,6 +82,8 @@ class Unit:
     task: Task
     min_version: int
     """The worker starts this unit with weights of at least this version."""
+    trail: Trail | None = None
+    """Where its lane stands, for a worker that has not been there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from configs.errors import DeadlineExceeded, MemberLost
 
-__all__ = ["Handle", "HandleSet", "LocalHandle", "free_address"]
+__all__ = ["Handle", "HandleSet", "Listening", "LocalHandle", "free_address"]
 
 
 class Handle(Protocol):
@@ -75,12 +75,44 @@ class LocalHandle:
         return result
 
 
+class _Counted:
+    """A handle that knows how many of its calls are under way."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.name, self.handle = handle.name, handle
+        self.under_way = 0
+        self.heard = 0.0
+        """Loop time of the last answer, or of the first call after none was under way."""
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+    async def call(self, method: str, *args: Any, deadline_s: float, awaiting: str) -> Any:
+        if not self.under_way:
+            self.heard = asyncio.get_running_loop().time()
+        self.under_way += 1
+        self.quiet.clear()
+        try:
+            return await self.handle.call(method, *args, deadline_s=deadline_s, awaiting=awaiting)
+        finally:
+            self.under_way -= 1
+            self.heard = asyncio.get_running_loop().time()
+            if not self.under_way:
+                self.quiet.set()
+
+    def ref(self, method: str, *args: Any) -> Any:
+        return self.handle.ref(method, *args)
+
+
 class HandleSet:
-    """The live members of one pool; the supervisor attaches and detaches, loops read."""
+    """The live members of one pool; the supervisor attaches, retires and detaches, loops read.
+
+    A member that retires is given no new work: iteration leaves it out, while what it works on goes on.
+    """
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
-        self._members: dict[str, Handle] = {}
+        self._members: dict[str, _Counted] = {}
+        self._retiring: set[str] = set()
         self._left: set[str] = set()
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -88,14 +120,45 @@ class HandleSet:
     def attach(self, handle: Handle) -> None:
         """Take a member in, unless it has left: names are never reused, so this is a late or repeated call."""
         if handle.name not in self._left:
-            self._members[handle.name] = handle
+            self._members[handle.name] = _Counted(handle)
             self._announce()
 
     def detach(self, name: str) -> None:
         """Forget a member; unknown names are fine, since a death is often noticed twice."""
         self._left.add(name)
+        self._retiring.discard(name)
         if self._members.pop(name, None) is not None:
             self._announce()
+
+    async def dismiss(self, name: str, deadline_s: float) -> None:
+        """Give a member no new work; return once no call to it is under way. Unknown names are fine.
+
+        Raises:
+          DeadlineExceeded: it still works on something.
+        """
+        self.leave(name)
+        if (member := self._members.get(name)) is None:
+            return
+        try:
+            async with asyncio.timeout(deadline_s):
+                await member.quiet.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{name}: {member.under_way} calls did not end within {deadline_s:g} s") from error
+
+    def leave(self, name: str) -> None:
+        """Give a member no new work."""
+        if name in self._members and name not in self._retiring:
+            self._retiring.add(name)
+            self._announce()
+
+    def is_leaving(self, name: str) -> bool:
+        """Return whether a member retires, or has left."""
+        return name in self._retiring or name in self._left
+
+    def under_way(self, now: float) -> dict[str, tuple[int, float]]:
+        """Return member -> (calls under way, seconds since it answered any), where there are some."""
+        busy = {name: member for name, member in self._members.items() if member.under_way}
+        return {name: (member.under_way, now - member.heard) for name, member in busy.items()}
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every attach and detach."""
@@ -115,16 +178,16 @@ class HandleSet:
             raise DeadlineExceeded(f"pool {self.pool}: no member joined or left within {deadline_s:g} s") from error
 
     def __getitem__(self, name: str) -> Handle:
-        return self._members[name]
+        return self._members[name].handle
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def __iter__(self) -> Iterator[Handle]:
-        return iter(list(self._members.values()))
+        return iter([member for name, member in self._members.items() if name not in self._retiring])
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._members) - len(self._retiring)
 
     def _announce(self) -> None:
         self._changed.set()
@@ -137,3 +200,26 @@ def free_address(host: str = "127.0.0.1") -> str:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return f"tcp://{host}:{probe.getsockname()[1]}"
+
+
+class Listening:
+    """A member that calls those of other pools, and is told by the supervisor who comes and goes."""
+
+    def __init__(self, *called: HandleSet) -> None:
+        """Follow some pools; of others, nothing is remembered."""
+        self._called = {members.pool: members for members in called}
+
+    def attach(self, pool: str, handle: Handle) -> None:
+        """A member joined, and may be called."""
+        if pool in self._called:
+            self._called[pool].attach(handle)
+
+    async def dismiss(self, pool: str, name: str, deadline_s: float) -> None:
+        """A member is about to leave: it is called no more; see `HandleSet.dismiss`."""
+        if pool in self._called:
+            await self._called[pool].dismiss(name, deadline_s)
+
+    def detach(self, pool: str, name: str, fault: str = "") -> None:
+        """A member is gone."""
+        if pool in self._called:
+            self._called[pool].detach(name)

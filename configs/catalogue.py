@@ -1,16 +1,21 @@
-"""`launch.py list`: every component of every table, the presets and the sweeps, one line each."""
+"""`launch.py list`: every component of every table, the presets and the sweeps, one line each.
+
+A kind that is asked for by name also shows where its components come from and how they are written in YAML.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from configs.errors import ConfigError, nearest
 from configs.load import presets
 from configs.registry import resolve
 
-__all__ = ["TABLES", "show_catalogue"]
+__all__ = ["TABLES", "Entry", "read_entry", "show_catalogue"]
 
 TABLES = {
     "tasks": "actors.tasks:TASKS",
@@ -21,11 +26,14 @@ TABLES = {
     "rewards": "rewards:REWARDS",
     "annotators": "rewards.intrinsic.annotators:ANNOTATORS",
     "combines": "rewards:COMBINES",
+    "schedules": "rewards.schedules:SCHEDULES",
+    "transforms": "rewards.transforms:TRANSFORMS",
     "intrinsics": "rewards.intrinsic:INTRINSICS",
     "samplers": "buffers.samplers:SAMPLERS",
     "filters": "buffers.filters:FILTERS",
     "advantages": "learners.advantages:ADVANTAGES",
     "losses": "learners.losses:LOSSES",
+    "backends": "learners.backends:BACKENDS",
     "policies": "learners.models.decision:POLICIES",
     "cores": "learners.models.decision.cores:CORES",
     "returns": "learners.returns:RETURNS",
@@ -37,7 +45,7 @@ YAML_FILES = {"presets": ".", "sweeps": "sweeps"}
 
 
 def show_catalogue(words: Sequence[str]) -> int:
-    """Show components and presets, one line each: `launch.py list [KIND ...] [--json]`.
+    """Show components and presets; a named kind with sources and YAML: `launch.py list [KIND ...] [--json]`.
 
     Raises:
       ConfigError: there is no such kind.
@@ -49,21 +57,43 @@ def show_catalogue(words: Sequence[str]) -> int:
             raise ConfigError(f"list {kind!r} is no kind of component{nearest(kind, known)}")
     found = {kind: _rows(kind) for kind in kinds or known}
     if "--json" in words:
-        print(json.dumps(found, indent=1))
+        print(json.dumps({kind: {n: e._asdict() for n, e in rows.items()} for kind, rows in found.items()}, indent=1))
         return 0
     for kind, rows in found.items():
         print(kind)
-        for name, line in rows.items():
-            print(f"  {name:<22}{line}")
+        for name, entry in rows.items():
+            print(f"  {name:<22}{entry.line}")
+            if kinds:
+                print(entry.details, end="")
     return 0
 
 
-def _rows(kind: str) -> dict[str, str]:
+class Entry(NamedTuple):
+    """What the docstring of a component says."""
+
+    line: str
+    yaml: str = ""
+    """Its section, as written in a configuration."""
+    source: str = ""
+    """Paper or program that it follows."""
+
+    @property
+    def details(self) -> str:
+        """Return YAML and source, indented, one below the other."""
+        lines = [*self.yaml.splitlines(), *([f"Source: {self.source}"] if self.source else [])]
+        return "".join(f"      {line}\n" for line in lines)
+
+
+def read_entry(component: object) -> Entry:
+    """Return what a component's docstring says: its first line, its indented block and its `Source:`."""
+    text = inspect.getdoc(component) or ""
+    source = text.partition("Source:")[2].partition("\n\n")[0]
+    block = next((part for part in text.split("\n\n") if part.startswith("    ")), "")
+    return Entry(text.partition("\n")[0], textwrap.dedent(block), " ".join(source.split()))
+
+
+def _rows(kind: str) -> dict[str, Entry]:
     if kind in YAML_FILES:
-        return dict(presets(YAML_FILES[kind]))
+        return {name: Entry(line) for name, line in presets(YAML_FILES[kind])}
     table = resolve({}, TABLES[kind], kind)
-    return {name: _first_line(resolve(table, name, kind)) for name in table}
-
-
-def _first_line(component: object) -> str:
-    return (inspect.getdoc(component) or "").split("\n")[0]
+    return {name: read_entry(resolve(table, name, kind)) for name in table}

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.errors import one_of, require
+from configs.placement import PlacementConfig
+from configs.scaling import ScalingConfig
 
-__all__ = ["ActorCriticConfig", "AnnotationConfig", "EnvironmentConfig", "IntrinsicConfig"]
+__all__ = ["ActorCriticConfig", "AnnotationConfig", "EnvironmentConfig", "InferenceConfig", "IntrinsicConfig"]
 
 Component = dict[str, Any]
 
@@ -29,6 +31,8 @@ class EnvironmentConfig:
     """An episode of at least this extrinsic return counts as a success, where the environment does not say itself."""
     halves: int = 1
     """2: half of a worker's lanes step while the other half waits for actions (backends that step by themselves)."""
+    step_deadline_s: float = 60.0
+    """Longest that a worker's environments may take for one step of them all, or a reset; then it is replaced."""
     eval_episodes: int = 100
     """Episodes of one evaluation; 0 evaluates never."""
     eval_greedy: bool = False
@@ -37,7 +41,29 @@ class EnvironmentConfig:
     def __post_init__(self) -> None:
         for name in ("lanes", "fragment_length", "fragments_per_update"):
             require(getattr(self, name) >= 1, f"environment.{name}", getattr(self, name), "be >= 1", "32 is usual")
+        key, deadline_s = "environment.step_deadline_s", self.step_deadline_s
+        require(deadline_s > 0, key, deadline_s, "be > 0", "60 suits slow games")
         require(self.halves in (1, 2), "environment.halves", self.halves, "be 1 or 2", "1 suits Gymnasium")
+
+
+@dataclass(kw_only=True)
+class InferenceConfig:
+    """Where a decision policy's actions are computed."""
+
+    actors: int = 0
+    """0: in each rollout worker. More: so many actors hold the policy, and the workers ask them."""
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    """Of one actor; `model.device` says what the policy computes on."""
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    max_restarts: int = 20
+    """Restarts over all actors before the run fails; `cluster.restart_refill_s` gives them back."""
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.actors >= 0, "rollout.inference.actors", self.actors, "be >= 0", "0 keeps it in the workers")
+        if self.actors:
+            self.scaling.check_count("rollout.inference.actors", self.actors)
 
 
 @dataclass(kw_only=True)
@@ -93,13 +119,15 @@ class AnnotationConfig:
     """Of one call."""
     max_abstentions: int = 2
     """Answers without a label after which an item is not asked about again."""
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     held_out_fraction: float = 0.1
     """Share of labels that no model is fitted to, by a hash of the item; they measure its accuracy."""
 
     def __post_init__(self) -> None:
         held_out = self.held_out_fraction
         require(0 <= held_out < 1, "exploration.annotation.held_out_fraction", held_out, "lie in [0, 1)", "try 0.1")
-        for name in ("annotators", "batch_size", "queue", "max_abstentions"):
+        self.scaling.check_count("exploration.annotation.annotators", self.annotators)
+        for name in ("batch_size", "queue", "max_abstentions"):
             value = getattr(self, name)
             require(value >= 1, f"exploration.annotation.{name}", value, "be >= 1", "see the presets")
 
@@ -120,11 +148,13 @@ class IntrinsicConfig:
     """learner: by the newest reward model when a batch is read. actor: once, when the fragment arrives."""
     replicas: int = 1
     """Scoring servers."""
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     deadline_s: float = 5.0
-    """Of one scoring call; a fragment without a score is trained on its extrinsic reward alone, and counted."""
+    """Of one scoring call; at the learner, a fragment without a score by then is trained on its extrinsic reward alone,
+    and counted."""
     annotation: AnnotationConfig = field(default_factory=AnnotationConfig)
 
     def __post_init__(self) -> None:
         one_of("exploration.count_scope", self.count_scope, ("episode", "lifetime"))
         one_of("exploration.scored_at", self.scored_at, ("learner", "actor"))
-        require(self.replicas >= 1, "exploration.replicas", self.replicas, "be >= 1", "start with 1")
+        self.scaling.check_count("exploration.replicas", self.replicas)

@@ -3,6 +3,7 @@
 RunError                 something a person can act on; never a traceback on the terminal
 ├── ConfigError          a setting is wrong: correct the key it names          (exit code 2)
 ├── DataError            a task file, model folder or run folder is unusable   (exit code 2)
+│   └── NoRoom           the cluster cannot hold what is asked for: add nodes, or ask for less
 ├── MemberLost           an actor died: the supervisor restarts it
 ├── DeadlineExceeded     a wait ran out: the message names what was awaited, and whose it is
 ├── StaleEpoch           a writer of an older epoch was fenced off: stop it
@@ -20,6 +21,7 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "MemberLost",
+    "NoRoom",
     "RunError",
     "StaleEpoch",
     "nearest",
@@ -38,6 +40,10 @@ class ConfigError(RunError):
 
 class DataError(RunError):
     """A file or folder given by the user cannot be used."""
+
+
+class NoRoom(DataError):
+    """The cluster cannot hold what is asked for, even if it held nothing else."""
 
 
 class MemberLost(RunError):

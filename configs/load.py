@@ -22,12 +22,18 @@ from configs.keys import check_keys, child, expected, fields
 from configs.rules import check_rules
 from configs.schema import RunConfig
 
-__all__ = ["dump_config", "load_config", "presets"]
+__all__ = ["dump_config", "load_config", "presets", "read_config"]
 
 Tree = dict[str, Any]
 
+DEFAULT_PRESET = Path(__file__).parent / "quickstart.yaml"
 SELECTORS = ("target", "model_type")
 """Keys of free sections that say what the other keys are arguments of."""
+
+
+def read_config(words: Sequence[str]) -> RunConfig:
+    """Return the configuration of preset files and `key=value` words, in their order; see `load_config`."""
+    return load_config([Path(w) for w in words if "=" not in w] or [DEFAULT_PRESET], [w for w in words if "=" in w])
 
 
 def load_config(paths: Sequence[Path], overrides: Sequence[str]) -> RunConfig:

@@ -26,8 +26,12 @@ class Parts:
     """(handle sets by component) -> the reward graph"""
     combine: Deferred
     """-> from the scores of all components to one verdict"""
-    reward_server: Callable[[str], Deferred]
-    """component -> -> one replica"""
+    reward_server: Callable[..., Deferred]
+    """(component, folder of the reference policy or nothing) -> -> one replica, outside a run"""
+    reference: Deferred
+    """(run folder) -> model folder of the policy before its first update"""
+    model_server: Callable[[str], Deferred]
+    """name of `rewards.models` -> -> one member of its pool"""
     generation_check: Deferred
     """(model folder, table of trajectories) -> the check of their log-probabilities"""
     checkpoint: Deferred

@@ -1,7 +1,7 @@
 """The configuration that a run folder records, and what a resumed run must share with it.
 
 Weights, trajectories and scores of a run are one record: what they depend on stays as it is from start to end.
-How many members do the work, by when, and what is shown may change.
+How many members do the work, by when, for how much, and what is shown may change.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from configs.schema import RunConfig
 
 __all__ = ["record_config"]
 
-SHARED = ("seed", "engine", "model", "tasks", "batch", "rollout", "rewards", "learner", "warm_start")
+SHARED = (
+    "seed", "engine", "model", "environment", "policy", "intrinsic", "intrinsics", "exploration", "tasks", "batch",
+    "rollout", "rewards", "learner", "warm_start",
+)  # fmt: skip
 """Settings and sections that decide what is sampled, scored and learned."""
 FREE = {
     "workers", "threads", "num_cpus", "num_gpus", "max_restarts", "message_samples", "message_wait_s", "max_delay_s",
     "replicas", "concurrency", "deadline_s", "retries", "breaker_failures", "breaker_reset_s", "update_deadline_s",
-    "max_nonfinite_updates",
+    "max_nonfinite_updates", "placement", "scaling", "inference", "annotators", "budget", "halves", "step_deadline_s",
+    "eval_episodes", "eval_greedy", "url",
 }  # fmt: skip
-"""Settings of those sections that say who does it, and by when."""
+"""Settings and sections within those that say who does it, by when, and for how much; and evaluations."""
 
 
 def record_config(config: RunConfig, run_folder: Path) -> None:
@@ -54,7 +58,9 @@ def _shared(config: RunConfig) -> Iterator[tuple[str, Any]]:
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of every setting that is not free."""
     for key, value in tree.items():
+        if key in FREE:
+            continue
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
-        elif key not in FREE:
+        else:
             yield f"{prefix}{key}", value

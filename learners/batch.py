@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from buffers.trajectory import Kind
 from configs.errors import DataError
 
-__all__ = ["Batch", "Item", "read_batch", "shard", "split_groups"]
+__all__ = ["Batch", "Item", "Steps", "read_batch", "shard", "split_groups"]
 
-COLUMNS = ("id", "group", "tokens", "kinds", "loss_mask", "logprobs", "temperature", "reward", "reward_valid")
+COLUMNS = (
+    *("id", "group", "tokens", "kinds", "loss_mask", "logprobs", "temperature"),
+    *("reward", "reward_valid", "step_ends", "step_rewards"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,15 @@ class Item:
     """Ordinal of the group within the table."""
 
 
+class Steps(NamedTuple):
+    """Rewards of the K steps of one sequence that some loss token has led to."""
+
+    places: NDArray[np.int64]
+    """[K] which of its loss tokens is the last one of each step."""
+    values: NDArray[np.float64]
+    """[K] reward units."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A table in identity order: by group, then by id, however the rows arrived."""
@@ -45,6 +58,8 @@ class Batch:
     """[B] reward units; 0 where invalid."""
     valid: NDArray[np.bool_]
     """[B] the reward is a score."""
+    steps: list[Steps]
+    """[B] empty where no component gives credit to steps."""
 
     @property
     def trainable(self) -> list[int]:
@@ -68,6 +83,7 @@ def read_batch(table: pa.Table) -> Batch:
         ordinals.setdefault(names[i], len(ordinals))
     groups = [ordinals[name] for name in names]
     items = read_items(table, groups)
+    steps = read_steps(table, items)
     valid = np.asarray(table["reward_valid"].to_numpy(), dtype=bool)
     rewards = np.where(valid, np.nan_to_num(table["reward"].to_numpy()), 0.0)
     return Batch(
@@ -76,6 +92,7 @@ def read_batch(table: pa.Table) -> Batch:
         np.array([groups[i] for i in order], dtype=np.int64),
         rewards[order],
         valid[order],
+        [steps[i] for i in order],
     )
 
 
@@ -107,6 +124,15 @@ def read_items(table: pa.Table, groups: Sequence[int]) -> list[Item]:
         targets = targets[targets > 0]
         items.append(Item(tokens.astype(np.int64), targets, logprobs[targets], temperatures[i], groups[i]))
     return items
+
+
+def read_steps(table: pa.Table, items: Sequence[Item]) -> list[Steps]:
+    """Return the step rewards of a table, in its order; a step before the first loss token is left out."""
+    found = []
+    for item, ends, values in zip(items, lists(table, "step_ends"), lists(table, "step_rewards"), strict=True):
+        places = np.searchsorted(item.targets, ends, side="left") - 1  # the last loss token before each end
+        found.append(Steps(places[places >= 0], values[places >= 0].astype(np.float64)))
+    return found
 
 
 def split_groups(

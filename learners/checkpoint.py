@@ -1,6 +1,7 @@
 """Checkpoint folders: a model any Hugging Face loader reads, and what a learner needs to go on bit for bit.
 
-    <root>/v00000120/   model.safetensors config.json tokenizer...   the model folder of version 120
+    <root>/v00000120/   model.safetensors config.json tokenizer...   the model folder of version 120; of an adapter
+                        adapter_model.safetensors adapter_config.json   as peft reads it, beside its base's path
                         optimizer.safetensors reference.safetensors rng.safetensors
                         state.json       progress, lineage, epoch, metrics
                         manifest.json    sha256 of every other file
@@ -24,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.adapter import NO_ADAPTER, AdapterConfig
 from configs.errors import DataError
+from learners.models.adapter_folder import ADAPTER_FILES, read_adapter, write_adapter
 from learners.progress import LearnerState, Progress
 
 __all__ = ["Checkpoint", "checkpoints", "find", "load_checkpoint", "newest", "retain", "save_checkpoint", "verify"]
@@ -61,6 +64,7 @@ def save_checkpoint(
     epoch: int = 0,
     metrics: Mapping[str, float] | None = None,
     fence: Callable[[], None] = lambda: None,
+    adapter: AdapterConfig = NO_ADAPTER,
 ) -> Checkpoint:
     """Write the folder of a state and return it; a folder of the same version is replaced.
 
@@ -68,6 +72,7 @@ def save_checkpoint(
       root: folder of all checkpoints.
       model_folder: where config.json and tokenizer come from.
       fence: called before the folder gets its name; raises when the writer was replaced meanwhile.
+      adapter: what the state's weights are; of rank 0 they are whole ones.
 
     Raises:
       DataError: the disk refused; what was there before still is.
@@ -77,7 +82,7 @@ def save_checkpoint(
     note = {"lineage": lineage, "epoch": epoch, "metrics": dict(metrics or {})}
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write(partial, state, Path(model_folder), note)
+        write(partial, state, Path(model_folder), note, adapter)
         fence()
         publish(partial, target)
     except (OSError, SafetensorError) as error:
@@ -88,19 +93,40 @@ def save_checkpoint(
     return describe(target)
 
 
-def write(partial: Path, state: LearnerState, model_folder: Path, note: Mapping[str, object]) -> None:
+def write(
+    partial: Path, state: LearnerState, model_folder: Path, note: Mapping[str, object], adapter: AdapterConfig
+) -> None:
     """Write every file of a checkpoint."""
     partial.mkdir(parents=True)
-    # Weights are ours, in one file; everything else that describes the model is copied.
-    for file in sorted(model_folder.iterdir()):
-        if file.is_file() and ".safetensors" not in file.name and file.name not in (STATE, MANIFEST):
-            shutil.copyfile(file, partial / file.name)
+    copy_description(partial, model_folder)
+    if adapter.rank:
+        write_adapter(partial, state.model, adapter, model_folder)
+    else:
+        write_tensors(partial / MODEL, state.model)
     rest = {"torch": state.rng, **state.extra}
-    sections = {MODEL: state.model, OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: rest}
+    sections = {OPTIMISER: state.optimiser, REFERENCE: state.reference, RNG: rest}
     for name, tensors in sections.items():
-        save_file({k: t.contiguous() for k, t in tensors.items()}, partial / name, metadata={"format": "pt"})
+        write_tensors(partial / name, tensors)
     (partial / STATE).write_text(json.dumps({**note, "progress": dataclasses.asdict(state.progress)}, indent=1))
     (partial / MANIFEST).write_text(json.dumps({f.name: digest(f) for f in sorted(partial.iterdir())}, indent=1))
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], model_folder: Path) -> None:
+    """Write weights, in one file, and a copy of everything else that describes the model."""
+    copy_description(folder, model_folder)
+    write_tensors(folder / MODEL, weights)
+
+
+def copy_description(folder: Path, model_folder: Path) -> None:
+    """Copy everything that describes a model but its weights."""
+    for file in sorted(model_folder.iterdir()):
+        if file.is_file() and ".safetensors" not in file.name and file.name not in (STATE, MANIFEST, *ADAPTER_FILES):
+            shutil.copyfile(file, folder / file.name)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as Hugging Face loaders expect them."""
+    save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata={"format": "pt"})
 
 
 def publish(partial: Path, target: Path) -> None:
@@ -115,7 +141,8 @@ def publish(partial: Path, target: Path) -> None:
         target.rename(stale)
     partial.rename(target)
     sync(target.parent)
-    shutil.rmtree(stale, ignore_errors=True)
+    if stale.exists():
+        remove(stale)
 
 
 def sync(path: Path) -> None:
@@ -218,14 +245,14 @@ def load_checkpoint(path: str | Path) -> LearnerState:
     verify(path)
     folder = Path(path)
     content = read_json(folder / STATE)
-    tensors: list[dict[str, Tensor]] = [load_file(folder / name) for name in (MODEL, OPTIMISER, REFERENCE, RNG)]
+    tensors: list[dict[str, Tensor]] = [load_file(folder / name) for name in (OPTIMISER, REFERENCE, RNG)]
     return LearnerState(
         progress=Progress(**content["progress"]),  # type: ignore[arg-type]
-        model=tensors[0],
-        optimiser=tensors[1],
-        reference=tensors[2],
-        rng=tensors[3].pop("torch"),
-        extra=tensors[3],
+        model=read_adapter(folder) or load_file(folder / MODEL),
+        optimiser=tensors[0],
+        reference=tensors[1],
+        rng=tensors[2].pop("torch"),
+        extra=tensors[2],
     )
 
 
@@ -239,7 +266,16 @@ def retain(root: str | Path, *, keep_last: int, keep_best: int, metric: str) -> 
     held = checkpoints(root)
     scored = sorted((c for c in held if metric in c.metrics), key=lambda c: (c.metrics[metric], c.version))
     kept = {c.path for c in held[-max(1, keep_last) :]} | {c.path for c in scored[len(scored) - keep_best :]}
-    gone = [c.path for c in held if c.path not in kept] + sorted(Path(root).glob(f"{PARTIAL}*"))
+    gone = sorted(Path(root).glob(f"{PARTIAL}*")) + [c.path for c in held if c.path not in kept]
     for folder in gone:
-        shutil.rmtree(folder)
+        remove(folder)
     return gone
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder under a name that no checkpoint has: a crash on the way leaves no half of one."""
+    going = folder if folder.name.startswith(PARTIAL) else folder.with_name(f"{PARTIAL}{folder.name}-going")
+    if going != folder:
+        shutil.rmtree(going, ignore_errors=True)
+        folder.rename(going)
+    shutil.rmtree(going)

@@ -8,7 +8,7 @@ Every rank reads the whole table, so that normalisers agree, and trains on its s
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from learners.decision_rewards import ReturnScale, total_reward
 from learners.decision_steps import DecisionSteps
 from learners.models.decision import build_policy
 from learners.models.decision.inputs import FlatInputs
+from learners.models.weights import Layout
 from learners.progress import LearnerState, Progress
 from learners.schedule import learning_rate
 
@@ -68,6 +69,7 @@ class DecisionLearner:
         self._check()
         self._steps = DecisionSteps(config.learner, self.network, collective or Alone())
         self._scale = ReturnScale()
+        self.layout = Layout.of(self.weights())
 
     @property
     def version(self) -> int:
@@ -77,6 +79,11 @@ class DecisionLearner:
     def weights(self) -> dict[str, Tensor]:
         """Return name -> parameter or normaliser buffer, detached but not copied: the next update changes them."""
         return tensors_of(self.network)
+
+    def buckets(self, limit: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the weights in the order of the layout, about `limit` bytes at a time."""
+        held = self.weights()
+        return ({name: held[name] for name in names} for names in self.layout.buckets(limit))
 
     def digest(self) -> str:
         """Return the sha256 of the weights."""
@@ -112,7 +119,7 @@ class DecisionLearner:
         return LearnerState(
             progress=copy.copy(self.progress),
             model=self.weights(),
-            optimiser=self._steps.optimiser.state(),
+            optimiser=dict(self._steps.backend.optimiser_state()),
             reference=self._target_weights(),
             rng=torch.get_rng_state(),
             extra=self._scale.state(),
@@ -127,7 +134,7 @@ class DecisionLearner:
         state.check_names({"model": self.weights(), "reference": self._target_weights()})
         copy_tensors(self.weights(), state.model)
         copy_tensors(self._target_weights(), state.reference)
-        self._steps.optimiser.load(state.optimiser)
+        self._steps.backend.load_optimiser(state.optimiser)
         self._scale.load(state.extra)
         torch.set_rng_state(state.rng)
         self.progress = copy.copy(state.progress)

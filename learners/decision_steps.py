@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.learning import LearnerConfig
 from configs.registry import construct
-from configs.schema import LearnerConfig
+from learners.backends import build as build_backend
 from learners.collective import Collective
 from learners.decision_batch import DecisionBatch
 from learners.decision_metrics import target_metrics
@@ -24,7 +25,6 @@ from learners.decision_unroll import Outputs, Unroll
 from learners.losses import LOSSES
 from learners.losses.base import Denominators, Loss
 from learners.losses.importance import effective_sample_size
-from learners.optimiser import Optimiser
 from learners.returns import RETURNS
 from learners.returns.base import Returns
 
@@ -48,10 +48,9 @@ class DecisionSteps:
         self._distribution = network.distribution
         self._objective = DecisionObjective(loss, network.distribution, config.actor_critic)
         self._unroll = Unroll(network)
-        self._joined = collective.join(self._unroll)
+        self.backend = build_backend(config, self._unroll, network, collective)
         # After joining: the target starts out as rank 0's weights, like everyone's.
         self.target = copy.deepcopy(self._unroll).requires_grad_(False) if "target" in loss.inputs else None
-        self.optimiser = Optimiser(dict(network.named_parameters()), config)
 
     def train(self, batch: DecisionBatch, plan: Sequence[Sequence[int]], rate: float) -> tuple[Metrics, Targets]:
         """Take the steps of a plan; return their mean metrics, equal on all ranks, and what they aimed at.
@@ -113,13 +112,13 @@ class DecisionSteps:
         found: list[dict[str, Tensor]] = []
         for part_rows in parts:
             part = batch.select(part_rows) if mine else batch.only([]).select(part_rows)
-            with self._collective.backward(self._joined, last=part_rows is parts[-1]):
-                outputs = self._joined(part)
+            with self.backend.micro_batch(last=part_rows is parts[-1]):
+                outputs = self.backend.module(part)
                 if targets is None:
                     targets = self._estimate(part, outputs).shared(mine, len(batch.mask), self._collective.sum)
                 aims = targets.normalised(counted) if self._settings.normalise_advantages else targets
                 loss, metrics = self._objective(part, outputs, aims.select(part_rows), counts)
-                loss.backward()
+                self.backend.backward(loss)
             found.append(metrics)
         assert targets is not None
         names = sorted(found[0])
@@ -130,7 +129,7 @@ class DecisionSteps:
     def _finish(self, sums: Metrics, rate: float) -> Metrics:
         """Move the weights; return the metrics of the step."""
         mean_square = sums.pop("rollout/is_ratio/mean_square")
-        norm, taken = self.optimiser.step(rate)
+        norm, taken = self.backend.step(rate)
         return sums | {
             "rollout/ess": effective_sample_size(sums["rollout/is_ratio/mean"], mean_square),
             "optim/grad_norm": norm,

@@ -12,57 +12,23 @@ The driver waits for: a batch (owner: the buffer; its message names the missing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from buffers.messages import Ticket
 from buffers.transport import Handle
 from configs.errors import DeadlineExceeded, RunError
 from configs.schema import RunConfig
-from learners.meter import Meter
-from learners.observing import Observer
+from learners.account import OBSERVE_S, Account, Listener
+from learners.delivery import Delivery
 
-__all__ = ["LearnerDriver", "Listener", "Totals"]
+__all__ = ["LearnerDriver"]
 
-OBSERVE_S = 5.0
-"""Longest wait for figures that only inform."""
 POLL_S = 2.0
 """Longest wait for a batch before commands are looked at again."""
-
-
 OBEY_S = 0.2
 """Between looks at commands: updates can be faster than anyone types."""
-
-
-class Listener(Protocol):
-    """Who hears of progress: the metrics files and the view."""
-
-    def update(self, update: int, metrics: Mapping[str, float], pools: Mapping[str, int]) -> None: ...
-
-    def evaluation(self, update: int, result: Mapping[str, float]) -> None: ...
-
-
-@dataclass
-class Totals:
-    """Sums over the updates of this process; seconds, samples, sampled tokens."""
-
-    updates: int = 0
-    samples: int = 0
-    tokens: int = 0
-    spanning: float = 0.0
-    ages: list[int] = field(default_factory=list)
-    """Versions, one per trained sample."""
-    waited_s: float = 0.0
-    transfers_s: list[float] = field(default_factory=list)
-    pauses_s: list[float] = field(default_factory=list)
-    published_bytes: int = 0
-    began: float = 0.0
-    """Loop time."""
-
-    @property
-    def wall_s(self) -> float:
-        return asyncio.get_running_loop().time() - self.began
 
 
 class LearnerDriver:
@@ -78,33 +44,25 @@ class LearnerDriver:
         workers: Callable[[], Awaitable[Sequence[Handle]]],
         listener: Listener,
         commands: Callable[[], Awaitable[Sequence[str]]],
-        observers: Callable[[], Awaitable[Sequence[Handle]]] | None = None,
+        observed: Mapping[str, Callable[[], Awaitable[Sequence[Handle]]]] | None = None,
     ) -> None:
         """Wire the driver.
 
         Args:
-          observers: returns who learns intrinsic rewards; None where nobody does.
+          observed: prefix of metrics -> returns the services beside the stream whose `stats` these are.
         """
-        self.totals = Totals(began=asyncio.get_running_loop().time())
         self.evaluations: dict[int, Mapping[str, float]] = {}
         self.stopping = ""
         self.weights_sha256 = ""
         self._config, self._buffer, self._ranks, self._evaluator = config, buffer, ranks, evaluator
-        self._workers, self._listener, self._commands = workers, listener, commands
-        self._observer = observers and Observer(observers, prefix="intrinsic/", deadline_s=OBSERVE_S)
-        self.intrinsic: Mapping[str, float] = {}
-        """Newest figures of who learns intrinsic rewards, as metrics."""
+        self._listener, self._commands = listener, commands
+        self.account = Account(listener, observed or {}, rate="perf/fps" if config.is_decision else "perf/tokens_per_s")
+        self.delivery = Delivery(config, ranks, workers)
         self._paused = False
         self._obeyed = -OBEY_S
         self._waited_s = 0.0
-        self.meter = self._new_meter()
         self._jobs: set[asyncio.Task[None]] = set()
         self._evaluating: asyncio.Task[None] | None = None
-        self._publication: tuple[int, Any] = (-1, None)
-        """(version, reference to what was published)"""
-        self._delivered: dict[str, int] = {}
-        """worker -> version that it was pushed last (object store)"""
-        self._delivering: asyncio.Task[None] | None = None
         self._deadline_s = config.cluster.call_deadline_s
 
     def stop(self, reason: str) -> None:
@@ -113,10 +71,9 @@ class LearnerDriver:
 
     async def run(self, version: int) -> int:
         """Train from `version` until `updates`, or until told to stop; return the last version."""
-        await self._publish(version)
+        await self.delivery.publish(version)
         await self._record_version(version, None)
-        self.totals.began = asyncio.get_running_loop().time()
-        self.meter = self._new_meter()
+        self.account.begin()
         while version < self._config.updates and not self.stopping:
             ticket = await self._next_batch(version)
             if ticket is None:
@@ -136,9 +93,7 @@ class LearnerDriver:
         if self._evaluating is not None:
             await self._evaluating
         # The snapshot is taken now: the next update changes the weights in place.
-        packet = await self._ranks[0].call(
-            "snapshot", version, deadline_s=self._deadline_s, awaiting=f"snapshot of version {version}"
-        )
+        packet = await self._call_ranks("snapshot", version, self._deadline_s, f"snapshot of version {version}")
         self._evaluating = asyncio.create_task(self._evaluate(version, packet))
         if wait:
             await self._evaluating
@@ -149,9 +104,7 @@ class LearnerDriver:
             await self._finish_jobs()
             await self._buffer.call("flush", deadline_s=self._deadline_s, awaiting="ledger on disk")
         figure = self.evaluations[max(self.evaluations)][self._config.headline] if self.evaluations else None
-        await self._ranks[0].call(
-            "save", figure, deadline_s=self._config.learner.update_deadline_s, awaiting=f"checkpoint {version}"
-        )
+        await self._call_ranks("save", figure, self._config.learner.update_deadline_s, f"checkpoint {version}")
         if self._config.retention.is_set:
             patience_s = self._config.learner.update_deadline_s
             await self._buffer.call("retire", deadline_s=patience_s, awaiting="retirement of old files")
@@ -176,30 +129,38 @@ class LearnerDriver:
         )
         updated = loop.time()
         version = ticket.version + 1
-        transfer_s = await self._publish(version)
+        transfer_s = await self.delivery.publish(version)
         wait = {"deadline_s": self._deadline_s}
         _, stats = await asyncio.gather(
             self._buffer.call("commit", ticket.version, **wait, awaiting=f"commit of version {ticket.version}"),
             self._buffer.call("stats", **wait, awaiting="buffer statistics"),
         )
         self._spawn(self._record_version(version, ticket))
-        timing = {"time/update": updated - began, "time/wait_for_batch": self._waited_s, "time/weight_sync": transfer_s}
-        self._account(ticket, {**answers[0], **timing}, stats)
+        timing = {
+            "time/update": updated - began,
+            "time/wait_for_batch": self._waited_s,
+            "time/weight_sync": transfer_s,
+            "time/without_batch": 0.0,
+        }
+        self.account.update(ticket, self._waited_s, {**answers[0], **timing}, stats)
         return version
 
     async def _next_batch(self, version: int) -> Ticket | None:
         """Wait for the batch of `version`; None when told to stop meanwhile.
 
+        After half of `cluster.progress_deadline_s` it has the buffer act, see `buffers.relief`.
+
         Raises:
           DeadlineExceeded: nothing came for `cluster.progress_deadline_s`; the message says what is missing.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = since = loop.time()
+        limit_s, relief = self._config.cluster.progress_deadline_s, ""
         while True:
             await self._obey()
             if self.stopping:
                 return None
-            self._deliver_late()
+            await self.delivery.serve_late()
             try:
                 if not self._paused:
                     ticket: Ticket = await self._buffer.call(
@@ -211,10 +172,28 @@ class LearnerDriver:
                     )
                     self._waited_s = loop.time() - began
                     return ticket
+                since = loop.time()  # a paused learner waits for nobody
                 await asyncio.sleep(POLL_S / 4)
-            except DeadlineExceeded:
-                if loop.time() - began > self._config.cluster.progress_deadline_s:
-                    raise
+            except DeadlineExceeded as error:
+                waited_s = loop.time() - since
+                if waited_s > limit_s:
+                    raise DeadlineExceeded(f"{error}; half way, this was done: {relief or 'nothing'}") from error
+                if waited_s > limit_s / 2 and not relief:
+                    relief = await self._relieve(limit_s / 2)
+                await self._look(version, waited_s)
+
+    async def _relieve(self, quiet_s: float) -> str:
+        """Have the buffer take work from silent members; return what is awaited and was done."""
+        awaiting = "relief of silent members"
+        found: str = await self._buffer.call("relieve", quiet_s, deadline_s=self._deadline_s, awaiting=awaiting)
+        self._listener.warning(f"no batch for {quiet_s:g} s; {found}")
+        return found
+
+    async def _look(self, version: int, waited_s: float) -> None:
+        """Tell what is known while there is no batch; a buffer that does not answer is the caller's to judge."""
+        with contextlib.suppress(DeadlineExceeded):
+            stats = await self._buffer.call("stats", deadline_s=OBSERVE_S, awaiting="buffer statistics")
+            self.account.waiting(version, waited_s, stats)
 
     async def _obey(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -229,45 +208,10 @@ class LearnerDriver:
             else:
                 raise RunError(f"unknown command {command!r}; known: stop, pause, resume")
 
-    async def _publish(self, version: int) -> float:
-        """Publish the ranks' weights as `version`; return the transfer's seconds."""
-        rank, deadline_s = self._ranks[0], self._config.publish.deadline_s
-        self._publication = (version, rank.ref("publish", version))
-        await self._deliver()
-        seconds, size = await rank.call(
-            "publication", version, deadline_s=deadline_s, awaiting=f"publication of version {version}"
-        )
-        self.totals.transfers_s.append(seconds)
-        self.totals.published_bytes += size
-        return float(seconds)
-
-    async def _deliver(self) -> None:
-        """Push the newest weights to every worker that does not have them (back ends without shared memory)."""
-        if self._config.publish.backend != "object_store":
-            return
-        version, publication = self._publication
-        lacking = [w for w in await self._workers() if self._delivered.get(w.name) != version]
-        pushes = [
-            worker.call(
-                "receive",
-                publication,
-                deadline_s=self._config.publish.deadline_s,
-                awaiting=f"delivery of version {version}",
-            )
-            for worker in lacking
-        ]
-        # A dead or stuck worker is the supervisor's business; it must not hold up the others.
-        answers = await asyncio.gather(*pushes, return_exceptions=True)
-        taken = [w.name for w, answer in zip(lacking, answers, strict=True) if not isinstance(answer, BaseException)]
-        self._delivered |= dict.fromkeys(taken, version)
-
-    def _deliver_late(self) -> None:
-        """Do so in the background: a worker that joined since the update has no weights, and a push can be lost."""
-        if self._delivering is not None and self._delivering.done():
-            self._delivering.result()
-            self._delivering = None
-        if self._delivering is None:
-            self._delivering = asyncio.create_task(self._deliver())
+    async def _call_ranks(self, method: str, argument: Any, deadline_s: float, awaiting: str) -> Any:
+        """Call all ranks, which do together what rank 0 returns."""
+        calls = (rank.call(method, argument, deadline_s=deadline_s, awaiting=awaiting) for rank in self._ranks)
+        return (await asyncio.gather(*calls))[0]
 
     async def _record_version(self, version: int, ticket: Ticket | None) -> None:
         """Write a version row; `ticket` is the batch that made it, None for the weights the run began with."""
@@ -308,39 +252,9 @@ class LearnerDriver:
         self._jobs.add(task)
 
     async def _finish_jobs(self) -> None:
-        if self._delivering is not None:
-            self._delivering.cancel()
-            self._delivering = None
+        self.delivery.cancel()
         jobs, self._jobs = list(self._jobs), set()
         await asyncio.gather(*jobs)
         if self._evaluating is not None:
             await self._evaluating
-        if self._observer is not None:
-            self.intrinsic = await self._observer.last()
-
-    def _new_meter(self) -> Meter:
-        return Meter(self.totals.began, "perf/fps" if self._config.is_decision else "perf/tokens_per_s")
-
-    def _account(self, ticket: Ticket, answer: Mapping[str, float], stats: Mapping[str, Any]) -> None:
-        totals = self.totals
-        totals.updates += 1
-        totals.samples += ticket.samples
-        totals.tokens += ticket.tokens
-        totals.waited_s += self._waited_s
-        totals.ages += ticket.ages
-        totals.spanning += ticket.metrics["staleness/spanning_share"] * ticket.samples
-        totals.pauses_s += stats["pauses"]
-        rates = self.meter.read(
-            asyncio.get_running_loop().time(),
-            stats["workers"],
-            samples=ticket.samples,
-            tokens=ticket.tokens,
-            waited_s=self._waited_s,
-        )
-        held = {"buffer/held_bytes": float(stats["held_bytes"]), "buffer/unscored": float(stats["unscored"])}
-        drops = {f"dropped/{reason}": float(count) for reason, count in stats["dropped"].items()}
-        drops["staleness/dropped"] = float(stats["dropped"].get("stale", 0))
-        if self._observer is not None:
-            self.intrinsic = self._observer.poll()
-        figures = {**ticket.metrics, **answer, **rates, **held, **drops, **self.intrinsic}
-        self._listener.update(ticket.version + 1, figures, stats["pools"])
+        await self.account.refresh()

@@ -1,4 +1,4 @@
-"""`launch.py export`: the model of a checkpoint as a folder that any Hugging Face loader reads."""
+"""`launch.py export`: the model of a checkpoint as a folder that any Hugging Face loader reads, adapters merged."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import DataError
+from configs.load import load_config
 from configs.parts import Parts
 from configs.schema import RunConfig
-from learners.checkpoint import MANIFEST, OPTIMISER, REFERENCE, RNG, STATE, find, verify
+from learners.checkpoint import MANIFEST, MODEL, OPTIMISER, REFERENCE, RNG, STATE, find, verify, write_tensors
+from learners.models.adapter_folder import ADAPTER_FILES, base_folder, read_adapter, whole_weights
 
 __all__ = ["export"]
 
@@ -32,9 +34,18 @@ def export(words: list[str], make_parts: Callable[[RunConfig], Parts]) -> int:
     verify(found.path)
     if options.folder.exists():
         raise DataError(f"{options.folder} exists already; export to a folder that does not, or remove it")
-    files = sorted(file.name for file in found.path.iterdir() if file.name not in OURS)
+    files = sorted({MODEL if file.name in ADAPTER_FILES else file.name for file in found.path.iterdir()} - OURS)
     if not options.dry_run:
-        shutil.copytree(found.path, options.folder, ignore=shutil.ignore_patterns(*OURS))
+        write(options.run, found.path, options.folder)
     done = {"folder": str(options.folder), "version": found.version, "files": files, "written": not options.dry_run}
     print(json.dumps(done) if options.json else f"version {found.version} in {options.folder}: {', '.join(files)}")
     return 0
+
+
+def write(run: Path, checkpoint: Path, folder: Path) -> None:
+    """Copy the model of a checkpoint; an adapter is added to its base."""
+    adapter, base = read_adapter(checkpoint), base_folder(checkpoint)
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*OURS, *ADAPTER_FILES))
+    if adapter:
+        model = load_config([run / "config.yaml"], []).model
+        write_tensors(folder / MODEL, whole_weights(model, base, adapter))

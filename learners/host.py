@@ -10,26 +10,26 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from buffers.digest import weights_digest
 from buffers.environment_spec import EnvironmentSpec
 from buffers.epochs import require_newest
+from buffers.load import LoadMeter
 from buffers.records.lineage import surviving_versions
 from configs.errors import DataError, RunError
+from configs.language import ModelConfig
 from configs.schema import RunConfig
-from learners.checkpoint import Checkpoint, checkpoints
+from learners.checkpoint import Checkpoint, checkpoints, write_model
 from learners.collective import Collective
 from learners.decision_learner import DecisionLearner
+from learners.hashing import BucketHash
+from learners.models.adapter_folder import whole_weights
 from learners.models.load import check_model_folder, create_model_folder
 from learners.models.weights import Layout, Receiver
 from learners.numeric_identity import record_identity
@@ -59,14 +59,21 @@ class LearnerHost:
         self._rank, self._config, self._run_folder, self._epoch = rank, config, run_folder, epoch
         self._publisher, self._layout, self._examples = publisher, layout, examples
         self._published: PublishStats | None = None
-        self._rows: dict[int, tuple[asyncio.Task[str], str]] = {}
+        self._rows: dict[int, tuple[BucketHash, str]] = {}
+        self._updating_s = 0.0
+        self._load = LoadMeter(lambda: self._updating_s)
 
     def ping(self) -> dict[str, Any]:
-        return {"version": self._rank.status()["version"]}
+        return {"version": self._rank.status()["version"], "load": {"learner": self._load.report()}}
 
     async def warm_start(self) -> tuple[int, float]:
         """Run the supervised phase; return its updates and its last loss in nats per token."""
-        return await self._rank.warm_start(await asyncio.to_thread(self._examples), self._config.warm_start)
+        made = await self._rank.warm_start(await asyncio.to_thread(self._examples), self._config.warm_start)
+        model = prepare_model(self._config, self._run_folder)
+        await self._rank.apply(
+            partial(write_reference, self._run_folder, self._config.model, model, self._publisher is not None)
+        )
+        return made
 
     def warm_start_progress(self) -> tuple[int, float]:
         """Return the supervised updates so far and the last loss."""
@@ -83,49 +90,73 @@ class LearnerHost:
 
     async def update(self, table: pa.Table, version: int) -> dict[str, float]:
         """Train on a batch, making `version`; see `LearnerRank.update`."""
-        return await self._rank.update(table, version)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            return await self._rank.update(table, version)
+        finally:
+            self._updating_s += loop.time() - began
 
     def receivers(self) -> list[Callable[[], Receiver]]:
-        """Return the picklable factory of each worker's receiver, by seat."""
+        """Return the picklable factory of the receiver of each holder of the policy, by seat."""
         if self._publisher is None:
             raise RunError("only rank 0 publishes; ask it for receivers")
-        return [self._publisher.receiver(rank) for rank in range(1, self._config.rollout.workers + 1)]
+        return [self._publisher.receiver(rank) for rank in range(1, self._config.rollout.policies + 1)]
 
-    async def publish(self, version: int) -> PublishStats:
-        """Make the present weights the newest version of every engine."""
-        if self._publisher is None:
-            raise RunError("only rank 0 publishes")
-        publisher = self._publisher
+    async def publish(self, version: int) -> PublishStats | None:
+        """Make the present weights the newest version of every engine; may be repeated for those that missed it.
 
-        def write(learner: PolicyLearner | DecisionLearner) -> tuple[PublishStats, dict[str, Any]]:
-            copies = {name: np.array(to_numpy(weight)) for name, weight in learner.weights().items()}
-            return publisher.publish(version, learner.weights()), copies
-
+        All ranks are called: they hand their parts to rank 0, which alone returns something.
+        """
+        publisher, limit = self._publisher, self._config.publish.bucket_bytes
+        if publisher is None:
+            return await self._rank.apply(lambda learner: exhaust(learner.buckets(limit)))
+        first = self._published is None or self._published.version != version
+        hashing = BucketHash()
         trained_digest = self._rank.status()["trained_digest"]
-        published, copies = await self._rank.apply(write)
-        self._published = published
-        hashing = asyncio.create_task(asyncio.to_thread(weights_digest, copies))
-        self._rows[version] = hashing, trained_digest
-        return published
 
-    async def publication(self, version: int) -> tuple[float, int]:
-        """Wait for the publication of `version`; return its seconds and bytes."""
+        def write(learner: PolicyLearner | DecisionLearner) -> PublishStats:
+            buckets = learner.buckets(limit)
+            return publisher.publish(version, hashing.watch(buckets) if first else buckets)
+
+        self._published = await self._rank.apply(write)
+        if first:
+            self._rows[version] = hashing, trained_digest
+        return self._published
+
+    async def publication(self, version: int) -> PublishStats:
+        """Wait for the newest publication of `version`; return what it cost, without the weights."""
         while self._published is None or self._published.version != version:
             await asyncio.sleep(0.001)
-        return self._published.transfer_s, self._published.bytes
+        return self._published.without_weights()
 
-    async def snapshot(self, version: int) -> tuple[Layout, Packet]:
-        """Return the present weights, to be pinned by an evaluation."""
+    async def waiting(self) -> list[str]:
+        """Return who could take the newest version if it were published again."""
+        publisher = self._publisher
+        return [] if publisher is None else await self._rank.apply(lambda _: publisher.waiting())
+
+    async def snapshot(self, version: int) -> tuple[Layout, Packet] | None:
+        """Return the present weights, to be pinned by an evaluation; all ranks are called, as for `publish`."""
+        limit = self._config.publish.bucket_bytes
+        if self._publisher is None:
+            return await self._rank.apply(lambda learner: exhaust(learner.buckets(limit)))
         pack = ObjectStorePublisher(self._layout, self._epoch)
-        return self._layout, await self._rank.apply(lambda learner: pack.publish(version, learner.weights()))
+        return self._layout, await self._rank.apply(lambda learner: pack.publish(version, learner.buckets(limit)))
 
     async def version_row(self, version: int) -> dict[str, Any]:
         """Return what the ledger stores of a published version."""
         hashing, trained_digest = self._rows.pop(version)
-        return {"version": version, "weights_sha256": await hashing, "trained_digest": trained_digest}
+        return {
+            "version": version,
+            "weights_sha256": await asyncio.to_thread(hashing.result),
+            "trained_digest": trained_digest,
+        }
 
     async def save(self, figure: float | None) -> str:
-        """Write a checkpoint of the present weights, whose evaluation gave `figure`; return its folder."""
+        """Write a checkpoint of the present weights, whose evaluation gave `figure`; return its folder.
+
+        All ranks are called; ranks but the first hand over their parts, and return "".
+        """
         keep, headline = self._config.checkpoint, self._config.headline
         saved = await self._rank.save(
             str(self._run_folder / "checkpoints"),
@@ -134,7 +165,7 @@ class LearnerHost:
             keep=(keep.keep_last, keep.keep_best, headline),
             fence=partial(require_newest, self._run_folder / "ledger", self._epoch),
         )
-        return str(saved.path)
+        return "" if saved is None else str(saved.path)
 
     async def close(self) -> None:
         """Remove what the publisher left, end the thread."""
@@ -160,9 +191,10 @@ def newest_surviving(run_folder: Path) -> Checkpoint | None:
     return found
 
 
-def to_numpy(weight: Tensor) -> NDArray[Any]:
-    """Return a tensor for hashing; bfloat16, which NumPy lacks, as its bits."""
-    return (weight.view(torch.int16) if weight.dtype is torch.bfloat16 else weight).cpu().numpy()
+def exhaust(buckets: Iterable[Mapping[str, Tensor]]) -> None:
+    """Take part in gathering what another rank wants."""
+    for _ in buckets:
+        pass
 
 
 def prepare_model(config: RunConfig, run_folder: Path) -> Path:
@@ -179,6 +211,22 @@ def prepare_model(config: RunConfig, run_folder: Path) -> Path:
         except OSError:
             shutil.rmtree(draft)
     return folder
+
+
+def write_reference(
+    run_folder: Path, model: ModelConfig, model_folder: Path, first: bool, learner: PolicyLearner
+) -> None:
+    """Write the present weights to `<run>/reference`, a model folder: where reward models may begin.
+
+    Args:
+      first: whether this is rank 0, which writes; the others hand over their parts.
+    """
+    weights = learner.state().model
+    if not first or (run_folder / "reference").exists():
+        return  # a run that begins again makes the same
+    draft = Path(tempfile.mkdtemp(prefix=".reference-", dir=run_folder))
+    write_model(draft, whole_weights(model, model_folder, weights), model_folder)
+    draft.rename(run_folder / "reference")
 
 
 def prepare_environment(
@@ -229,11 +277,11 @@ async def build(
       describe: returns what a decision policy acts in.
     """
     learner = open_rank(config, run_folder, describe, rank=rank, address=address)
-    layout = await learner.apply(lambda policy: Layout.of(policy.weights()))
+    layout = await learner.apply(lambda policy: policy.layout)
     publisher = None
     if rank == 0:
         record_identity(run_folder, epoch, config.model.device)
         name = f"headrace-{config.name}-{run_folder.stat().st_ino}"
-        world = World(receivers=config.rollout.workers)
+        world = World(receivers=config.rollout.policies)
         publisher = build_publisher(config.publish, name=name, layout=layout, epoch=epoch, world=world)
     return LearnerHost(learner, config, run_folder, publisher=publisher, layout=layout, epoch=epoch, examples=examples)

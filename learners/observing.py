@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from buffers.transport import Handle
@@ -14,16 +15,30 @@ __all__ = ["Observer"]
 class Observer:
     """Asks services for their `stats` in the background: an update shows the answers to the question before."""
 
-    def __init__(self, services: Callable[[], Awaitable[Sequence[Handle]]], *, prefix: str, deadline_s: float) -> None:
-        """Observe what `services` returns at each poll; names of figures get `prefix`."""
+    def __init__(
+        self,
+        services: Callable[[], Awaitable[Sequence[Handle]]],
+        *,
+        prefix: str,
+        deadline_s: float,
+        interval_s: float = 0.0,
+    ) -> None:
+        """Observe what `services` returns at each poll; names of figures get `prefix`.
+
+        Args:
+          interval_s: shortest time between two questions.
+        """
         self._services, self._prefix, self._deadline_s = services, prefix, deadline_s
+        self._interval_s, self._asked_s = interval_s, -math.inf
         self._figures: dict[str, float] = {}
         self._asking: asyncio.Task[dict[str, float]] | None = None
 
     def poll(self) -> Mapping[str, float]:
         """Return the newest figures known, and ask again unless an answer is still awaited."""
+        loop = asyncio.get_running_loop()
         if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask())
+            if loop.time() >= self._asked_s + self._interval_s:
+                self._asking, self._asked_s = loop.create_task(self._ask()), loop.time()
         elif self._asking.done():
             self._figures, self._asking = self._asking.result(), None
             return self.poll()
@@ -31,9 +46,12 @@ class Observer:
 
     async def last(self) -> Mapping[str, float]:
         """Return figures asked for now; waits for at most two deadlines."""
-        self.poll()
         if self._asking is not None:
             await self._asking
+        self._asked_s = -math.inf
+        self.poll()
+        assert self._asking is not None
+        await self._asking
         self.poll()
         return await self.close()
 

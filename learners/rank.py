@@ -20,10 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from configs.errors import RunError
-from configs.schema import LearnerConfig, ModelConfig, WarmStartConfig
+from configs.language import ModelConfig, WarmStartConfig
+from configs.learning import LearnerConfig
+from learners.backends import meet
 from learners.checkpoint import Checkpoint, load_checkpoint, retain, save_checkpoint
-from learners.collective import Alone, Collective, RankGroup
+from learners.collective import Collective
 from learners.decision_learner import DecisionLearner
+from learners.models.adapter_folder import require_base
 from learners.models.tokenizer import load_tokenizer
 from learners.policy_learner import PolicyLearner
 from learners.warm_start import supervised_items, warm_start
@@ -136,18 +139,22 @@ class LearnerRank:
         metrics: Mapping[str, float] | None = None,
         keep: tuple[int, int, str] | None = None,
         fence: Callable[[], None] = lambda: None,
-    ) -> Checkpoint:
-        """Write a checkpoint; call it on rank 0 alone.
+    ) -> Checkpoint | None:
+        """Write a checkpoint; all ranks are called, of which rank 0 writes and returns it.
 
         Args:
           keep: (newest to keep, best to keep, metric that says best); None deletes nothing.
           fence: see `save_checkpoint`.
         """
 
-        def write() -> Checkpoint:
+        def write() -> Checkpoint | None:
+            state = self._learner.state()
+            if self._rank > 0:
+                return None
             saved = save_checkpoint(
-                root, self._learner.state(), self._folder, lineage=lineage, epoch=epoch, metrics=metrics, fence=fence
-            )
+                root, state, self._folder, lineage=lineage, epoch=epoch, metrics=metrics, fence=fence,
+                adapter=self._model.adapter,
+            )  # fmt: skip
             if keep is not None:
                 retain(root, keep_last=keep[0], keep_best=keep[1], metric=keep[2])
             return saved
@@ -158,6 +165,7 @@ class LearnerRank:
         """Restore a checkpoint folder; return its version."""
 
         def restore() -> int:
+            require_base(Path(path), self._folder)
             self._learner.load(load_checkpoint(path))
             return self._learner.version
 
@@ -169,15 +177,7 @@ class LearnerRank:
         self._compute.shutdown()
 
     def _open(self) -> PolicyLearner | DecisionLearner:
-        self._collective: Collective = Alone()
-        if self._config.ranks > 1:
-            self._collective = RankGroup(
-                self._address,
-                self._rank,
-                self._config.ranks,
-                self._config.update_deadline_s,
-                device=self._model.device,
-            )
+        self._collective = meet(self._config, self._address, self._rank, self._model.device)
         if self._make_learner is not None:
             return self._make_learner(self._collective)
         return PolicyLearner(

@@ -27,6 +27,7 @@ from buffers.retired import refuse_retired
 from buffers.schema import EVENTS, SCORES, TRAJECTORY, VERSIONS, with_rewards
 from buffers.scores import INTRINSIC, Score, ScoreStatus, component_names, valid_vector
 from buffers.streams import read_stream
+from buffers.trajectory import Span
 from configs.errors import DataError
 from configs.load import load_config
 from configs.parts import Parts
@@ -37,7 +38,7 @@ from learners.policy_learner import PolicyLearner
 
 __all__ = ["Replayed", "replay", "replay_run"]
 
-Combine = Callable[[Mapping[str, Score]], Any]
+Combine = Callable[[Mapping[str, Score], int], Any]
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,13 @@ def _batches(
         for name, known in zip(ids, scores, strict=True):
             if name not in places or not known.keys() >= set(components):
                 raise DataError(f"{run}: version {row.version} was trained on {name}, whose payload or score is gone")
-        rewards, intrinsic = [combine(s).total for s in scores], [valid_vector(s.get(INTRINSIC)) for s in scores]
-        yield with_rewards(stored.take([places[name] for name in ids]), rewards, intrinsic)
+        verdicts = [combine(known, row.parent) for known in scores]
+        yield with_rewards(
+            stored.take([places[name] for name in ids]),
+            [verdict.total for verdict in verdicts],
+            steps=[verdict.steps for verdict in verdicts],
+            intrinsic=[valid_vector(known.get(INTRINSIC)) for known in scores],
+        )
 
 
 def _attempts(run: Path) -> dict[tuple[str, int | None], dict[str, Score]]:
@@ -185,8 +191,14 @@ def _attempts(run: Path) -> dict[tuple[str, int | None], dict[str, Score]]:
     """
     found: dict[tuple[str, int | None], dict[str, Score]] = {}
     for row in read_stream(run / "ledger", "scores", SCORES).to_pylist():
-        vector = tuple(row["vector"])
-        score = Score(status=ScoreStatus(row["status"]), value=row["value"], detail=row["detail"], vector=vector)
+        score = Score(
+            status=ScoreStatus(row["status"]),
+            value=row["value"],
+            detail=row["detail"],
+            vector=tuple(row["vector"]),
+            span_values=tuple(row["span_values"]),
+            spans=tuple(Span(**span) for span in row["spans"]),
+        )
         found.setdefault((row["trajectory_id"], row["update_version"]), {})[row["component"]] = score
     return found
 

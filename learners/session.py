@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from buffers.files import disk
+from buffers.quarantine import quarantined
+from buffers.records.alarm_log import alarm_totals
 from buffers.records.audit import audit
 from buffers.records.examples import example_rows
 from buffers.records.report import write_report
 from buffers.transport import Handle
 from configs.errors import DeadlineExceeded, MemberLost, RunError
 from configs.schema import RunConfig
-from learners.driver import LearnerDriver, Listener
+from learners.account import Listener
+from learners.driver import LearnerDriver
 from learners.summary import summarise
 
 __all__ = ["Plan", "Session"]
@@ -49,8 +53,10 @@ class Plan:
     """weights version -> specification"""
     rewards: tuple[tuple[Any, int], ...]
     evaluator: Any | None
-    workers: Callable[[Sequence[Callable[[], Any]]], tuple[Any, int]]
-    """weights receiver factories -> (specification, members)"""
+    workers: Callable[[Sequence[Callable[[], Any]]], Iterable[tuple[Any, int]]]
+    """weights receiver factories -> (specification, members) of each pool that generates"""
+    observed: Mapping[str, str] = field(default_factory=dict)
+    """Pool -> prefix under which the `stats` of its members are metrics."""
 
 
 class Session:
@@ -72,18 +78,23 @@ class Session:
           RunError: what made the run impossible to continue; everything trained so far is in the ledger.
         """
         ranks = await self._start(*self._plan.learners)
-        # Servers import their libraries while the warm start computes; what is wrong with them ends the run at once.
+        # Not before: the evaluator opens the model folder that the learner makes. Servers import their libraries while
+        # the warm start computes; what is wrong with them ends the run at once.
         _, evaluators = await asyncio.gather(self._first_weights(ranks), self._start_pools())
         buffer = (await self._start(self._plan.buffer(self.version), 1))[0]
+        config = self._config
         driver = self.driver = LearnerDriver(
-            self._config,
+            config,
             buffer=buffer,
             ranks=ranks,
             evaluator=evaluators[0] if evaluators else None,
-            workers=lambda: self._supervisor.call("members", "rollout", **self._wait("workers")),
+            workers=partial(self._members, config.rollout.policy_pool),
             listener=self._listener,
             commands=self._commands,
-            observers=self._observers if self._config.intrinsic != "none" else None,
+            observed={
+                "": self._observed_pools,
+                **{prefix: partial(self._members, pool) for pool, prefix in self._plan.observed.items()},
+            },
         )
         try:
             self._handle_signals(driver)
@@ -101,8 +112,9 @@ class Session:
             return {}
         totals = audit(folder).totals
         summary = summarise(
-            self._config, self.driver, status=status, version=self.version, trajectories=totals, wall_s=wall_s
-        )
+            self._config, self.driver, status=status, version=self.version, trajectories=totals,
+            alarms=alarm_totals(folder), wall_s=wall_s,
+        ) | {"quarantined": quarantined(folder)}  # fmt: skip
         with disk(folder):
             (folder / "summary.json").write_text(json.dumps(summary, indent=1))
             if self._config.logging.report:
@@ -113,7 +125,8 @@ class Session:
         self._announcer.phase("evaluation before RL")
         await driver.evaluate(self.version, wait=True)
         receivers = await self._call(rank, "receivers", "weights receivers")
-        await self._start(*self._plan.workers(receivers))
+        for spec, count in self._plan.workers(receivers):
+            await self._start(spec, count)
         await self._call(buffer, "start", "start of the stream")
         self._announcer.phase(f"streaming: {self._config.updates} updates, max_staleness {self._config.max_staleness}")
         self.version = await driver.run(self.version)
@@ -170,16 +183,19 @@ class Session:
         asked: Sequence[str] = commands
         return asked
 
-    async def _observers(self) -> Sequence[Handle]:
-        learners: Sequence[Handle] = await self._supervisor.call(
-            "members", "intrinsic_learner", **self._wait("learners")
-        )
-        return learners
+    async def _members(self, pool: str) -> Sequence[Handle]:
+        members: Sequence[Handle] = await self._supervisor.call("members", pool, **self._wait("members"))
+        return members
+
+    async def _observed_pools(self) -> Sequence[Handle]:
+        """Who knows the load of every pool."""
+        return [self._supervisor]
 
     async def _start_pools(self) -> list[Handle]:
-        for spec, count in self._plan.rewards:
-            await self._start(spec, count)
-        return await self._start(self._plan.evaluator, 1) if self._plan.evaluator else []
+        """Start all pools that score, at once; return the evaluator, if there is one."""
+        evaluator = [(self._plan.evaluator, 1)] if self._plan.evaluator else []
+        started = await asyncio.gather(*(self._start(*pool) for pool in (*self._plan.rewards, *evaluator)))
+        return started[-1] if evaluator else []
 
     async def _start(self, spec: Any, count: int) -> list[Handle]:
         members: list[Handle] = await self._supervisor.call(

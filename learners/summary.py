@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from configs.schema import RunConfig
 from learners.driver import LearnerDriver
 
-__all__ = ["summarise"]
+__all__ = ["staleness", "summarise"]
 
+LESSONS = re.compile(r"rewards/(.+)/learner/(lessons|let_go|lost)")
 INTRINSIC = ("labels", "coverage", "reward_lag_p50_s", "parse_failures")
 
 
@@ -22,15 +25,17 @@ def summarise(
     status: str,
     version: int,
     trajectories: Mapping[str, int],
+    alarms: Mapping[str, Mapping[str, Any]],
     wall_s: float,
 ) -> dict[str, Any]:
     """Return the summary of a run that ended.
 
     Args:
       trajectories: the audit's totals over the whole life of the run.
+      alarms: the same of those that were raised; see `alarm_totals`.
       wall_s: seconds from the command to now; rates count the streaming phase only.
     """
-    totals = driver.totals
+    totals, delivery = driver.account.totals, driver.delivery
     streaming_s = max(totals.wall_s, 1e-9)
     return {
         "run": config.name,
@@ -44,19 +49,17 @@ def summarise(
         "trajectories": dict(trajectories),
         "samples_per_s": totals.samples / streaming_s,
         **_sampled(config, totals.tokens / streaming_s, trajectories),
-        "staleness": {
-            "mean": statistics.fmean(totals.ages or [0]),
-            "p95": _percentile(totals.ages, 95),
-            "max": max(totals.ages, default=0),
-        },
+        "staleness": staleness(totals.ages),
         "spanning_share": totals.spanning / max(totals.samples, 1),
         "eval": _evaluations(driver.evaluations),
-        **_intrinsic(driver.intrinsic),
-        "idle": {"learner": min(totals.waited_s / streaming_s, 1.0), "rollout": driver.meter.rollout_idle},
+        **_intrinsic(driver.account.observed),
+        **_lessons(driver.account.observed),
+        **({"alarms": dict(alarms)} if alarms else {}),
+        "idle": {"learner": min(totals.waited_s / streaming_s, 1.0), "rollout": driver.account.meter.rollout_idle},
         "publish": {
-            "count": len(totals.transfers_s),
-            "bytes": totals.published_bytes,
-            "transfer_s_p50": statistics.median(totals.transfers_s or [0.0]),
+            "count": len(delivery.transfers_s),
+            "bytes": delivery.published_bytes,
+            "transfer_s_p50": statistics.median(delivery.transfers_s or [0.0]),
             "pause_s_p50": statistics.median(totals.pauses_s or [0.0]),
         },
     }
@@ -76,6 +79,15 @@ def _intrinsic(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return {"intrinsic": found} if found else {}
 
 
+def _lessons(metrics: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what became of the lessons of each reward that learns; nothing where none does."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if known := LESSONS.fullmatch(name):
+            found.setdefault(known[1], {})[known[2]] = value
+    return {"rewards": found} if found else {}
+
+
 def _evaluations(results: Mapping[int, Mapping[str, float]]) -> dict[str, Mapping[str, float | None]]:
     """Return the first and the last evaluation; what nothing defines is null, which JSON has and NaN has not."""
     if not results:
@@ -87,8 +99,11 @@ def _evaluations(results: Mapping[int, Mapping[str, float]]) -> dict[str, Mappin
     return {"before": first, "after": last}
 
 
-def _percentile(values: Sequence[int], percent: float) -> float:
-    if not values:
-        return 0.0
-    ranked = sorted(values)
-    return float(ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))])
+def staleness(ages: Mapping[int, int]) -> dict[str, float]:
+    """Return mean, 95th percentile and maximum of versions -> trained samples; zeros where there are none."""
+    ranked, samples = sorted(ages), sum(ages.values())
+    if not samples:
+        return {"mean": 0.0, "p95": 0.0, "max": 0}
+    reached = accumulate(ages[age] for age in ranked)
+    p95 = next(age for age, until in zip(ranked, reached, strict=True) if until > int(0.95 * samples))
+    return {"mean": sum(age * n for age, n in ages.items()) / samples, "p95": float(p95), "max": ranked[-1]}

@@ -13,10 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.errors import DataError
-from configs.schema import WarmStartConfig
+from configs.language import WarmStartConfig
 from learners.batch import Item
 from learners.models.tokenizer import encode
-from learners.optimiser import Optimiser
 from learners.schedule import learning_rate
 
 __all__ = ["supervised_batches", "supervised_items", "warm_start"]
@@ -29,8 +28,8 @@ SMOOTHED = 4
 class Supervised(Protocol):
     """What the phase needs of a learner."""
 
-    def new_optimiser(self) -> Optimiser: ...
-    def supervised_update(self, items: Sequence[Item], optimiser: Optimiser, rate: float) -> float: ...
+    def reset_optimiser(self) -> None: ...
+    def supervised_update(self, items: Sequence[Item], rate: float) -> float: ...
     def set_reference(self) -> None: ...
 
 
@@ -71,7 +70,7 @@ def warm_start(
     seed: int = 0,
     report: Callable[[int, float], None] = lambda updates, loss: None,
 ) -> tuple[int, float]:
-    """Train on examples with an AdamW of its own, then make the result the reference policy.
+    """Train on examples with moments of their own, then make the result the reference policy.
 
     The learning rate falls by a cosine to 0 at `phase.updates`, after a short linear rise. `report` is told
     the updates so far and the last loss.
@@ -79,16 +78,18 @@ def warm_start(
     Returns:
       (updates made, mean nats per token of the last batches before their steps; nan without updates).
     """
-    optimiser, updates = learner.new_optimiser(), phase.updates
+    updates = phase.updates
+    learner.reset_optimiser()
     recent: deque[float] = deque(maxlen=SMOOTHED)
     made = 0
     for batch in supervised_batches(items, updates=updates, batch_size=phase.batch_size, seed=seed):
         warmup = int(updates * WARMUP_SHARE)
         rate = learning_rate(phase.learning_rate, made, shape="cosine", warmup=warmup, total=updates)
-        recent.append(learner.supervised_update(batch, optimiser, rate))
+        recent.append(learner.supervised_update(batch, rate))
         made += 1
         report(made, recent[-1])
         if len(recent) == SMOOTHED and fmean(recent) <= phase.target_loss:
             break
+    learner.reset_optimiser()
     learner.set_reference()
     return made, fmean(recent) if recent else float("nan")

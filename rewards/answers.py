@@ -19,6 +19,8 @@ class Failure(NamedTuple):
     detail: str
     final: bool = False
     """Trying again would be in vain."""
+    paused: bool = False
+    """Nobody was asked: a budget is used up."""
 
 
 class Stamp(NamedTuple):
@@ -34,7 +36,7 @@ class Stamp(NamedTuple):
         return replace(score, **{**self._asdict(), "version": score.version or self.version})
 
     def invalid(self, failure: Failure) -> Score:
-        return Score.invalid(failure.status, failure.detail, **self._asdict())
+        return Score.invalid(failure.status, failure.detail, paused=failure.paused, **self._asdict())
 
 
 def checked(answer: Any, count: int, stamp: Stamp) -> list[Score] | Failure:
@@ -52,6 +54,9 @@ def _one(item: Any, stamp: Stamp) -> Score:
     if not isinstance(item, Score):
         what = f"component {stamp.component!r} returned a {type(item).__name__}, {item!r:.80}"
         return stamp.invalid(Failure(ScoreStatus.ERROR, f"{what}; it must return Score objects"))
+    if len(item.spans) != len(item.span_values):
+        what = f"component {stamp.component!r} returned {len(item.span_values)} span values for {len(item.spans)} spans"
+        return stamp.invalid(Failure(ScoreStatus.ERROR, f"{what}; it must return one each, in order"))
     if not all(map(math.isfinite, (*item.vector, *item.span_values))):
         what = f"component {stamp.component!r} returned a vector or span value that is not finite"
         return stamp.invalid(Failure(ScoreStatus.ERROR, what))

@@ -13,24 +13,28 @@ deadlines or batching: the `RewardServer` that hosts it adds those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 from buffers.scores import Sample, Score
 
-__all__ = ["Component", "Learned", "Warm"]
+__all__ = ["Closing", "Component", "Sandboxed", "Versioned", "Warm"]
 
 
 class Component:
     """Base of reward components; subclasses are usually frozen dataclasses whose fields are YAML keys."""
 
     scope: ClassVar[str] = "sample"
-    """sample | group | pair | batch: what must be scored together in one call."""
+    """What must be scored together in one call: sample | group | pair (two samples of a group; one that is alone
+    comes alone) | batch."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Optional inputs: "tokens", "reference", ..."""
-    after: ClassVar[frozenset[str]] = frozenset()
+    """Optional fields of `Sample` to fill in: "tokens", "logprobs", "captions", "observations".
+    "policy" and "reference" instead give the component a parameter of that name, see `rewards.policy.Policy` and
+    `rewards.reference.Reference`."""
+    # A component that has these two as fields leaves the choice to its section.
+    after: Collection[str] = frozenset()
     """Names of components whose scores this one reads."""
-    when: ClassVar[str] = "arrival"
+    when: str = "arrival"
     """arrival: once, when generated. batch: again, whenever a learner batch is read."""
 
     def score(self, samples: Sequence[Sample]) -> Sequence[Score]:
@@ -42,21 +46,25 @@ class Component:
 
 
 @runtime_checkable
-class Learned(Protocol):
-    """A component that learns online, beside `score`."""
+class Versioned(Protocol):
+    """A component whose model or rubric has a version, beside `score`; it is stamped on scores that name none."""
 
-    version: int
-
-    def update(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
-        """Learn from ledger rows; return metrics and raise `version`."""
+    @property
+    def version(self) -> int:
+        """The one that scores now."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """Return arrays and numbers that `load` restores exactly."""
-        ...
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+@runtime_checkable
+class Sandboxed(Protocol):
+    """A component that hands what a model wrote to programs, beside `score`."""
+
+    def require_containment(self) -> None:
+        """Return if this machine contains what it runs.
+
+        Raises:
+          SandboxError: it does not; says what got out, and what to do.
+        """
         ...
 
 
@@ -66,4 +74,13 @@ class Warm(Protocol):
 
     def warm(self, concurrency: int) -> None:
         """Get ready for `concurrency` calls at a time; runs once, in a worker thread, before any deadline."""
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A component that holds something to the end, such as connections, beside `score`."""
+
+    async def close(self) -> None:
+        """Let it go; no call is under way, and none will follow."""
         ...

@@ -9,7 +9,7 @@ from typing import Any
 
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.answers import Failure, Stamp, checked
-from rewards.base import Component, Learned, Warm
+from rewards.base import Closing, Component, Versioned, Warm
 from rewards.threads import WorkerThreads
 
 __all__ = ["START_DEADLINE_S", "Caller"]
@@ -35,13 +35,24 @@ class Caller:
 
     def stamp(self, attempt: int, latency_s: float) -> Stamp:
         """Return the provenance of a score given now."""
-        version = self._component.version if isinstance(self._component, Learned) else self._version
+        version = self._component.version if isinstance(self._component, Versioned) else self._version
         return Stamp(self._name, version, attempt, latency_s)
+
+    def own_stats(self) -> dict[str, float]:
+        """Return what the component itself counts, if it does."""
+        own: dict[str, float] = getattr(self._component, "stats", dict)()
+        return own
 
     async def warm(self, concurrency: int) -> None:
         """Let the component get ready; a failure shows again, with its text, in the first call."""
         if isinstance(self._component, Warm):
             await _bounded(asyncio.create_task(self.threads.run(self._component.warm, concurrency)), START_DEADLINE_S)
+
+    async def close(self) -> None:
+        """Let the component go what it holds, and end the idle threads."""
+        if isinstance(self._component, Closing):
+            await self._component.close()
+        self.threads.close()
 
     async def call(self, samples: Sequence[Sample], attempt: int) -> list[Score] | Failure:
         """Return one stamped score per sample, or why this call has none."""

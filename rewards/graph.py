@@ -5,47 +5,33 @@
             --> component c --'     (c waits for b where c.after names b)
 
 Components with `when: batch` are asked when a batch is read: `score` leaves them out, `score_batch` adds them.
-Until then they count as 0 in a total, which filters see; it is never trained on, and never recorded.
+Until then they are left out of a total, which filters see; it is never trained on, and never recorded.
 
-A replica that dies is left for another one; while there is none, the wait for a replacement counts
-against the part's deadline. What has no score by then is invalid, with the reason; never 0.
+Scores by several versions of a component never meet in one group's baseline: when a batch is read, the
+component is asked again for the whole group, at most VERSION_TRIES times; then older scores are errors. What is
+asked again is recorded with the update. A component that runs after it keeps the score that it gave before.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from buffers.scores import Sample, Score, ScoreStatus
-from buffers.transport import Handle, HandleSet
-from configs.errors import DeadlineExceeded, MemberLost
+from rewards.asking import Asker, RewardPart
 from rewards.combine import Combine, Verdict
+from rewards.versions import mixed, newest_versions, several_versions
 
 __all__ = ["RewardGraph", "RewardPart"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class RewardPart:
-    """One component of the graph: where its replicas are, and what it asks for."""
-
-    replicas: HandleSet
-    deadline_s: float
-    """For one `score` of the graph: queue, retries and the wait for a replacement included."""
-    scope: str = "sample"
-    needs: frozenset[str] = frozenset()
-    after: frozenset[str] = frozenset()
-    """Components whose values this one finds in `sample.metadata["scores"]` (None where invalid)."""
-    when: str = "arrival"
-    """arrival: once, when generated. batch: whenever a learner batch is read."""
+VERSION_TRIES = 3
+"""A component can learn while it is asked."""
 
 
 class RewardGraph:
     """Scores samples with every part; a plain object inside the buffer's process."""
 
     def __init__(self, parts: Mapping[str, RewardPart], combine: Combine) -> None:
-        """Wire `parts` by component name.
+        """Wire `parts` by component name; `combine` may know more components than there are parts.
 
         Raises:
           ValueError: an `after` names an unknown component, or they form a circle, or one that is scored at
@@ -53,7 +39,7 @@ class RewardGraph:
         """
         self._parts = dict(parts)
         self._combine = combine
-        self._load: Counter[tuple[str, str]] = Counter()
+        self._asker = Asker(self._parts)
         self._order = _topological(self._parts)
         self._at_arrival = [name for name in self._order if self._parts[name].when == "arrival"]
         self._at_batch = [name for name in self._order if self._parts[name].when == "batch"]
@@ -78,92 +64,87 @@ class RewardGraph:
 
     @property
     def batch_components(self) -> tuple[str, ...]:
-        """Components that `score_batch` asks; without any it need not be called."""
+        """Components that `score_batch` asks."""
         return tuple(self._at_batch)
 
-    async def score(self, samples: Sequence[Sample]) -> list[Verdict]:
-        """Return one verdict per sample, in order; returns within the sum of deadlines along `after`."""
-        columns = await self._ask(self._at_arrival, samples, {})
-        scores = [{name: column[i] for name, column in columns.items()} for i in range(len(samples))]
-        if not self._at_batch:
-            return [self._combine(known) for known in scores]
-        later = {name: Score(value=0.0, component=name) for name in self._at_batch}
-        return [replace(self._combine({**known, **later}), scores=known) for known in scores]
+    @property
+    def scheduled(self) -> bool:
+        """Whether verdicts depend on the update that consumes them."""
+        return self._combine.scheduled
 
-    async def score_batch(self, samples: Sequence[Sample], known: Sequence[Mapping[str, Score]]) -> list[Verdict]:
-        """Return verdicts over `known`, the scores of each sample at arrival, and those of `batch_components`."""
+    def mixes_versions(self, groups: Sequence[Sequence[Mapping[str, Score]]]) -> bool:
+        """Return whether `score_batch` would ask again, since scores at arrival are of several versions.
+
+        Args:
+          groups: of each the scores of its members, by component.
+        """
+        whole = [[scores for group in groups for scores in group]]
+        return any(
+            several_versions([scores[name] for scores in group])
+            for name in self._at_arrival
+            for group in (whole if self._parts[name].scope == "batch" else groups)
+        )
+
+    async def score(self, samples: Sequence[Sample], version: int) -> list[Verdict]:
+        """Return one verdict per sample, in order; returns within the sum of deadlines along `after`.
+
+        Args:
+          version: of the newest weights, for which weights with a schedule are taken.
+        """
+        columns = await self._asker.ask(self._at_arrival, samples, {})
+        return self.combined(_rows(columns, len(samples)), version)
+
+    async def score_batch(
+        self, samples: Sequence[Sample], known: Sequence[Mapping[str, Score]], version: int
+    ) -> list[Verdict]:
+        """Return verdicts over `known`, the scores of each sample at arrival, and those of `batch_components`.
+
+        Args:
+          known: by component; of groups with scores of several versions the verdicts have newer ones.
+          version: the consuming one.
+        """
         before = {name: [scores[name] for scores in known] for name in self._at_arrival}
-        columns = before | await self._ask(self._at_batch, samples, before)
-        return [self._combine({name: column[i] for name, column in columns.items()}) for i in range(len(samples))]
+        columns = before | await self._asker.ask(self._at_batch, samples, before)
+        for name in self._order:
+            columns[name] = await self._of_one_version(name, samples, columns)
+        return self.combined(_rows(columns, len(samples)), version)
 
-    async def _ask(
-        self, names: Sequence[str], samples: Sequence[Sample], known: Mapping[str, list[Score]]
-    ) -> dict[str, list[Score]]:
-        """Return the scores of some components, in topological order, by name."""
-        if not samples:
-            return {name: [] for name in names}
-        tasks: dict[str, asyncio.Task[list[Score]]] = {}
-        async with asyncio.TaskGroup() as group:
-            for name in names:
-                after = self._parts[name].after
-                running = {other: tasks[other] for other in after if other in tasks}
-                given = {other: known[other] for other in after if other in known}
-                tasks[name] = group.create_task(self._part(name, samples, running, given))
-        return {name: tasks[name].result() for name in self._parts if name in tasks}
+    def combined(self, scores: Sequence[Mapping[str, Score]], version: int) -> list[Verdict]:
+        """Return the verdicts over scores that are known, one for each sample."""
+        return [self._combine(known, version) for known in scores]
 
-    async def _part(
-        self,
-        name: str,
-        samples: Sequence[Sample],
-        running: Mapping[str, asyncio.Task[list[Score]]],
-        given: Mapping[str, list[Score]],
+    async def _of_one_version(
+        self, name: str, samples: Sequence[Sample], columns: Mapping[str, list[Score]]
     ) -> list[Score]:
-        earlier = {**given, **{other: await task for other, task in running.items()}}
-        if earlier:
-            samples = [_informed(sample, earlier, i) for i, sample in enumerate(samples)]
-        until = asyncio.get_running_loop().time() + self._parts[name].deadline_s
-        lost: list[Handle] = []
-        while (handle := await self._replica(name, lost, until)) is not None:
-            try:
-                return await self._call(name, handle, samples, until)
-            except MemberLost:
-                lost.append(handle)  # scoring is pure, so another replica may do it again
-            except DeadlineExceeded as error:
-                return [Score.invalid(ScoreStatus.TIMEOUT, str(error), component=name)] * len(samples)
-        what = f"no replica of {name!r} within {self._parts[name].deadline_s:g} s, {len(lost)} died meanwhile"
-        detail = f"{what}; see their logs, or raise max_restarts"
-        return [Score.invalid(ScoreStatus.ERROR, detail, component=name)] * len(samples)
+        """Return the scores of a component, asked again where a group has those of several versions."""
+        scores, groups = list(columns[name]), self._compared(name, [sample.group for sample in samples])
+        for _ in range(VERSION_TRIES):
+            if not (again := mixed(groups, scores)):
+                break
+            places = [i for i, group in enumerate(groups) if group in again]
+            known = {other: [column[i] for i in places] for other, column in columns.items()}
+            asked = await self._asker.ask([name], [samples[i] for i in places], known)
+            for i, score in zip(places, asked[name], strict=True):
+                scores[i] = score
+        newest = newest_versions(groups, scores)
+        return [_current(name, s, newest.get(group, s.version)) for group, s in zip(groups, scores, strict=True)]
 
-    async def _replica(self, name: str, lost: Sequence[Handle], until: float) -> Handle | None:
-        """Return the least-loaded live replica, waiting for one to join; None at loop time `until`."""
-        replicas = self._parts[name].replicas
-        while not (live := [handle for handle in replicas if not any(handle is gone for gone in lost)]):
-            try:
-                await replicas.changed(until - asyncio.get_running_loop().time())
-            except DeadlineExceeded:
-                return None
-        return min(live, key=lambda handle: self._load[name, handle.name])
-
-    async def _call(self, name: str, handle: Handle, samples: Sequence[Sample], until: float) -> list[Score]:
-        key = (name, handle.name)
-        self._load[key] += len(samples)
-        try:
-            scores: list[Score] = await handle.call(
-                "score",
-                samples,
-                deadline_s=until - asyncio.get_running_loop().time(),
-                awaiting=f"scores of {len(samples)} samples from {samples[0].id} on",
-            )
-        finally:
-            self._load[key] -= len(samples)
-            if not self._load[key]:
-                del self._load[key]  # names of restarted members must not pile up
-        return scores
+    def _compared(self, name: str, groups: Sequence[str]) -> Sequence[str]:
+        """Return the groups within which a component's scores are compared: its own, or the whole batch."""
+        return [""] * len(groups) if self._parts[name].scope == "batch" else groups
 
 
-def _informed(sample: Sample, earlier: Mapping[str, Sequence[Score]], position: int) -> Sample:
-    values = {name: column[position].value for name, column in earlier.items()}
-    return replace(sample, metadata={**sample.metadata, "scores": values})
+def _current(name: str, score: Score, newest: int) -> Score:
+    """Return a score by the newest version of its group; an error for an older one."""
+    if score.value is None or score.version == newest:
+        return score
+    what = f"version {score.version} of {name!r} scored it, and version {newest} its group, {VERSION_TRIES} times"
+    detail = f"{what}; score fewer samples at a time, or let it learn less often"
+    return Score.invalid(ScoreStatus.ERROR, detail, component=name, version=score.version)
+
+
+def _rows(columns: Mapping[str, Sequence[Score]], count: int) -> list[dict[str, Score]]:
+    return [{name: column[i] for name, column in columns.items()} for i in range(count)]
 
 
 def _topological(parts: Mapping[str, RewardPart]) -> list[str]:

@@ -8,6 +8,7 @@
     a call, for a slot        queue_deadline_s              a call that ends; then status timeout
     a retry, for a slot       queue_deadline_s, all tries   the same; then its last failure stands
     either, for the breaker   breaker_reset_s + deadline_s  the probe; then status error, for good
+                              (0 where other replicas may be asked instead)
     either, for an answer     deadline_s                    the component; then the call has failed
 
 A call that fails (raises, times out, cannot be matched to its samples) is retried unit by unit, so
@@ -22,22 +23,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from itertools import count
 
+from buffers.load import Report
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.answers import Failure
 from rewards.base import Component
-from rewards.batching import SCOPES, calls, units
+from rewards.batching import PAIR, SCOPES, calls, units
 from rewards.breaker import CircuitBreaker
 from rewards.calling import START_DEADLINE_S, Caller
 from rewards.metrics import ServerCounters
 from rewards.slots import Slots
 
-__all__ = ["RewardServer", "verdict_deadline_s"]
+__all__ = ["BREAKER_RESET_S", "RewardServer", "verdict_deadline_s"]
 
 BACKOFF_S = 0.1
 """Pause before the first retry; doubles with each, times a random factor in [0.5, 1.5]."""
 QUEUE_DEADLINE_S = 300.0
 """At least; slow components get 30 of their own deadlines."""
+BREAKER_RESET_S = 5.0
+"""Where nobody says otherwise."""
 HOPELESS_WAITS = 2
 """Room for two probes."""
 
@@ -65,7 +70,7 @@ class RewardServer:
         deadline_s: float = 10.0,
         retries: int = 2,
         breaker_failures: int = 5,
-        breaker_reset_s: float = 5.0,
+        breaker_reset_s: float = BREAKER_RESET_S,
         rng: random.Random,
         version: int = 0,
         queue_deadline_s: float | None = None,
@@ -114,21 +119,35 @@ class RewardServer:
             self._warming = asyncio.create_task(self._caller.warm(self._concurrency))
         await asyncio.shield(self._warming)  # whoever gives up must not stop the others' warm-up
 
-    async def score(self, samples: Sequence[Sample]) -> list[Score]:
-        """Return one score per sample, in order; invalid, never missing, where the component failed."""
+    async def score(self, samples: Sequence[Sample], patient: bool = True) -> list[Score | None]:
+        """Return one score per sample, in order; invalid, never missing, where the component failed.
+
+        Args:
+          patient: wait for an open breaker. Otherwise None stands for what this replica is not to be asked now:
+            another one may.
+        """
         await self.start()
+        together = units(samples, self._scope)
+        order = [position for unit in together for position in unit]  # a sample may be in two pairs
+        asked, places = [samples[position] for position in order], count()
+        placed = [[next(places) for _ in unit] for unit in together]
         scores: dict[int, Score] = {}
         async with asyncio.TaskGroup() as group:
-            for together in calls(units(samples, self._scope), self._batch_size):
-                group.create_task(self._settle(samples, together, scores))
+            for call in calls(placed, PAIR if self._scope == "pair" else self._batch_size):
+                group.create_task(self._settle(asked, call, patient, scores))
         self._counters.verdicts(scores.values())
-        return [scores[position] for position in range(len(samples))]
+        own = {position: scores.get(place) for place, position in reversed(list(enumerate(order)))}
+        return [own[position] for position in range(len(samples))]
 
     def stats(self) -> dict[str, float | str]:
-        """Return counters since the start; differences of `busy_s` and `uptime_s` make windows."""
+        """Return counters since the start, the component's own among them.
+
+        Differences of `busy_s` and `uptime_s` make windows.
+        """
         uptime_s = asyncio.get_running_loop().time() - self._started_s if self._warming else 0.0
         busy_s = self._slots.busy_s()
         return {
+            **self._caller.own_stats(),
             **self._counters.snapshot(),
             "queue": self._slots.waiting,
             "busy_s": busy_s,
@@ -139,6 +158,10 @@ class RewardServer:
             "hung_threads": self._caller.threads.hung,
         }
 
+    def load(self) -> dict[str, Report]:
+        """Return the load of this replica under the name of its pool."""
+        return {f"reward.{self._name}": self._slots.load.report()}
+
     def healthy(self) -> bool:
         """Return False when so many threads hang that only a new process helps."""
         return self._caller.threads.hung <= self._max_hung_threads
@@ -147,15 +170,23 @@ class RewardServer:
         """End the idle worker threads."""
         self._caller.threads.close()
 
-    async def _settle(self, samples: Sequence[Sample], together: list[list[int]], scores: dict[int, Score]) -> None:
+    async def end(self) -> None:
+        """Close, and let the component go what it holds."""
+        await self._caller.close()
+
+    async def _settle(
+        self, samples: Sequence[Sample], together: list[list[int]], patient: bool, scores: dict[int, Score]
+    ) -> None:
         """Fill in the scores of one call's units: all at once, and where that fails, each by itself."""
         positions = [position for unit in together for position in unit]
         try:
             async with self._slots.hold(self._queue_deadline_s):
-                answer = await self._attempt([samples[p] for p in positions], 0)
+                answer = await self._attempt([samples[p] for p in positions], 0, patient)
         except TimeoutError:
             what = f"no slot of {self._name!r} within {self._queue_deadline_s:g} s; raise replicas or concurrency"
             self._fail(positions, Failure(ScoreStatus.TIMEOUT, what), 0, scores)
+            return
+        if answer is None:
             return
         if not isinstance(answer, Failure):
             scores.update(zip(positions, answer, strict=True))
@@ -168,12 +199,19 @@ class RewardServer:
             for unit in together:
                 # To find out which unit is to blame is no retry yet.
                 attempts = self._retries + (len(together) > 1)
-                group.create_task(self._retry([samples[p] for p in unit], unit, attempts, until, scores))
+                work = self._retry([samples[p] for p in unit], unit, attempts, until, patient, scores)
+                group.create_task(work)
 
     async def _retry(
-        self, call: Sequence[Sample], unit: list[int], attempts: int, until: float, scores: dict[int, Score]
+        self,
+        call: Sequence[Sample],
+        unit: list[int],
+        attempts: int,
+        until: float,
+        patient: bool,
+        scores: dict[int, Score],
     ) -> None:
-        """Replace the failure of one unit by its scores, or by a later failure."""
+        """Replace the failure of one unit by its scores, by a later failure, or by nothing where others may do it."""
         loop = asyncio.get_running_loop()
         for attempt in range(1, attempts + 1):
             pause_s = BACKOFF_S * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.5)
@@ -182,9 +220,13 @@ class RewardServer:
             await asyncio.sleep(pause_s)
             try:
                 async with self._slots.hold(until - loop.time(), urgent=True):
-                    answer = await self._attempt(call, attempt)
+                    answer = await self._attempt(call, attempt, patient)
             except TimeoutError:
                 return  # the last failure stands
+            if answer is None:
+                for position in unit:
+                    del scores[position]
+                return
             if not isinstance(answer, Failure):
                 scores.update(zip(unit, answer, strict=True))
                 return
@@ -192,13 +234,15 @@ class RewardServer:
             if answer.final:
                 return
 
-    async def _attempt(self, call: Sequence[Sample], attempt: int) -> list[Score] | Failure:
-        """Call the component once, through the breaker; the caller of this holds a slot."""
+    async def _attempt(self, call: Sequence[Sample], attempt: int, patient: bool) -> list[Score] | Failure | None:
+        """Call the component once, through the breaker; the caller of this holds a slot. None: it was not asked."""
         loop = asyncio.get_running_loop()
-        until, hopeless_since = loop.time() + self._breaker_wait_s, self._breaker.hopeless_since
+        until, hopeless_since = loop.time() + self._breaker_wait_s * patient, self._breaker.hopeless_since
         if hopeless_since is not None:
             until = min(until, hopeless_since + HOPELESS_WAITS * self._breaker_wait_s)
         if not await self._breaker.admit(until):
+            if not patient:
+                return None
             what = f"breaker open: {self._name!r} kept failing, and no probe succeeded; last {self._last_failure}"
             return Failure(ScoreStatus.ERROR, what, final=True)
         started = loop.time()

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from buffers.load import LoadMeter
+
 __all__ = ["Slots"]
 
 
@@ -15,6 +17,7 @@ class Slots:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.load = LoadMeter(self.busy_s, size)
         self._used = 0
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._normal: deque[asyncio.Future[None]] = deque()
@@ -42,6 +45,8 @@ class Slots:
             await self._wait(self._urgent if urgent else self._normal, deadline_s)
         else:
             self._change(+1)
+            self.load.came(place := object())
+            self.load.begun(place)
         try:
             yield
         finally:
@@ -50,14 +55,17 @@ class Slots:
     async def _wait(self, line: deque[asyncio.Future[None]], deadline_s: float) -> None:
         turn = asyncio.get_running_loop().create_future()
         line.append(turn)
+        self.load.came(turn)
         try:
             async with asyncio.timeout(deadline_s):
                 await turn
+            self.load.begun(turn)
         except (TimeoutError, asyncio.CancelledError):
             if not turn.cancelled():  # the place was handed over in the very moment of giving up
                 self._release()
             elif turn in line:
                 line.remove(turn)
+            self.load.gone(turn)
             raise
 
     def _release(self) -> None:

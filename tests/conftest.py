@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import tempfile
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this test process a folder of its own for Ray, which takes the newest cluster in it for the current one."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, since the paths of sockets are
+    os.environ["RAY_TMPDIR"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,11 @@ from typing import Any
 from actors.engines.base import Engine
 from actors.engines.torch_engine import TorchEngine
 from configs.errors import ConfigError
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
+from learners.models.adapter_folder import base_folder, read_adapter
 from learners.models.load import load_network
 
-__all__ = ["check_vllm", "torch_engine", "vllm_engine"]
+__all__ = ["begun", "check_vllm", "torch_engine", "vllm_engine"]
 
 BEFORE_ANYTHING = -1
 """Version of the folder's weights: older than anything published."""
@@ -32,15 +33,15 @@ def torch_engine(
 ) -> Engine:
     """The built-in engine: fixed slots, static cache, exact log-probabilities; CPU and CUDA."""
     engine = TorchEngine(
-        load_network(model, folder),
+        load_network(model, base_folder(folder)),
         tokenizer,
         slots=slots,
         context_length=context_length,
         prefill_chunk=prefill_chunk,
         device=model.device,
+        adapter=model.adapter,
     )
-    engine.version = BEFORE_ANYTHING
-    return engine
+    return begun(engine, folder)
 
 
 def vllm_engine(
@@ -61,11 +62,20 @@ def vllm_engine(
     check_vllm(options)
     from actors.engines.vllm_engine import VllmEngine
 
-    return VllmEngine(
-        folder, model, tokenizer,
+    engine = VllmEngine(
+        base_folder(folder), model, tokenizer,
         slots=slots, context_length=context_length, seed=seed, version=BEFORE_ANYTHING,
         log=log_folder.resolve() / f"vllm-{os.getpid()}.log", options=options,
     )  # fmt: skip
+    return begun(engine, folder)
+
+
+def begun(engine: Engine, folder: Path) -> Engine:
+    """Return an engine with the weights of a folder: what it was built with, or an adapter added to that."""
+    if adapter := read_adapter(folder):
+        engine.load_weights(BEFORE_ANYTHING, adapter)
+    engine.version = BEFORE_ANYTHING
+    return engine
 
 
 def check_vllm(options: Mapping[str, Any]) -> None:

@@ -27,6 +27,8 @@ from actors.engines.sampling import sample, uniforms
 from actors.engines.scoring import score_sequences
 from actors.engines.slots import SlotTable
 from actors.engines.stopping import StopStrings
+from configs.adapter import NO_ADAPTER, AdapterConfig
+from learners.models.adapter import Installer
 from learners.models.cache import Network
 
 __all__ = ["LogitsProcessor", "TorchEngine"]
@@ -49,6 +51,7 @@ class TorchEngine:
         prefill_chunk: int,
         device: str = "cpu",
         seed: int = 0,
+        adapter: AdapterConfig = NO_ADAPTER,
     ) -> None:
         """Take ownership of a network that lies on `device`.
 
@@ -60,6 +63,7 @@ class TorchEngine:
           prefill_chunk: prompt tokens that one prefill call processes per sequence.
           device: "cpu", "cuda" or "cuda:0".
           seed: mixed into every request's key.
+          adapter: what is published where its rank is not 0; the network begins as its base.
         """
         self.version = 0
         self.slots = slots
@@ -72,6 +76,7 @@ class TorchEngine:
         self._seed = seed
         self._vocabulary = int(network.config.vocab_size)
         network.prepare_decoding()
+        self._installer = Installer(network.named_weights(), adapter)
         # Whole prefill chunks must fit, padding included.
         length = -(-context_length // prefill_chunk) * prefill_chunk
         self._cache = network.new_cache(slots, length)
@@ -127,16 +132,7 @@ class TorchEngine:
         Raises:
           ValueError: a name or shape does not fit; nothing is changed then.
         """
-        own = self._network.named_weights()
-        wrong = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
-        if own.keys() != tensors.keys() or wrong:
-            differing = sorted(own.keys() ^ tensors.keys()) + wrong
-            raise ValueError(
-                f"weights version {version} do not fit the network: {differing[:5]}; publish its own names"
-            )
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                own[name].copy_(tensor)
+        self._installer.install(version, tensors)
         # New requests never reuse a prompt prefilled by older weights.
         self._prefixes.clear()
         self.version = version

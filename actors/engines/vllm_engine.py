@@ -27,7 +27,7 @@ from actors.engines.vllm_session import Outcome, VllmSession
 from actors.engines.vllm_start import engine_arguments, start
 from actors.engines.vllm_weights import SharedWeights
 from configs.errors import RunError
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import check_model_folder, weight_shapes
 
 __all__ = ["VllmEngine"]
@@ -78,7 +78,7 @@ class VllmEngine:
         self.stats = EngineStats()
         self._seed, self._vocabulary = seed, int(config.vocab_size)
         self._end_tokens = np.flatnonzero(end_tokens(tokenizer, config)).tolist()
-        self._shapes = weight_shapes(folder)
+        self._model, self._folder, self._shapes = model, folder, weight_shapes(folder)
         if config.tie_word_embeddings:
             self._shapes.pop("lm_head.weight", None)
         self._shared: SharedWeights | None = None
@@ -137,16 +137,10 @@ class VllmEngine:
           ValueError: a name or shape does not fit; nothing is changed then.
           DeadlineExceeded: vLLM did not take them in time.
         """
-        wrong = [n for n, shape in self._shapes.items() if n in tensors and tuple(tensors[n].shape) != shape]
-        if self._shapes.keys() != tensors.keys() or wrong:
-            differing = sorted(self._shapes.keys() ^ tensors.keys()) + wrong
-            raise ValueError(
-                f"weights version {version} do not fit the network: {differing[:5]}; publish the model folder's names"
-            )
         began = time.perf_counter()
         if self._shared is None:
-            self._shared = SharedWeights(tensors)
-        self._shared.write(tensors)
+            self._shared = SharedWeights(self._shapes, self._model, self._folder)
+        self._shared.install(version, tensors)
         swap = self._session.swap(version, self._shared.path, self._shared.layout)
         self._call(swap, f"swap to weights version {version}")
         self.version = version

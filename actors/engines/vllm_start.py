@@ -18,7 +18,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.engines import vllm_worker
 from configs.errors import ConfigError, RunError
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import weight_files
 
 __all__ = ["check_options", "engine_arguments", "start"]
@@ -97,6 +97,7 @@ def engine_arguments(
     }
     assert ours.keys() == OURS
     usual: dict[str, Any] = {"enforce_eager": on_cpu, "disable_log_stats": True, "use_tqdm_on_load": False}
+    usual["load_format"] = "safetensors"  # nothing is unpickled
     if on_cpu:
         usual["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
         # A prompt that is prefilled in parts would rewind its generator, which CPU generators cannot (vLLM 0.32).

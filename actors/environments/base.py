@@ -49,6 +49,8 @@ class Lanes(Protocol):
     spec: EnvironmentSpec
     size: int
     has_captions: bool
+    repeats: bool
+    """From the seed of an episode and its actions, an environment comes to where it was."""
 
     @property
     def observations(self) -> Observations:
@@ -73,11 +75,14 @@ class Lanes(Protocol):
         ...
 
     def recv(self, places: NDArray[np.int64]) -> Steps:
-        """Return the outcome of the last `send` of exactly these places; waits for it at most `deadline_s`.
+        """Return the outcome of the last `send` of exactly these places.
 
-        Raises:
-          DeadlineExceeded: the backend did not step in time.
+        A step that never ends never returns: see `actors.step_watch`.
         """
+        ...
+
+    def under_way(self) -> str:
+        """Say at which place or places a call works now; another thread asks, when it takes too long."""
         ...
 
     def close(self) -> None:

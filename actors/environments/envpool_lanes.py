@@ -6,9 +6,10 @@ Dimensions: L places of one call, G places of one pool, A action columns.
     send, recv           half a steps in its pool's threads while the policy looks at half b
 
 EnvPool seeds an environment once, when it is built: a seed given to `reset` begins the same sequence of episodes,
-and the seeds given to `send` are not used. Its own reset takes a step; here that step is taken at once, so that
-no step of a lane is without a decision. An episode that ends by itself on its last allowed step is said to be
-truncated. `recv` waits without a deadline: a step in C++ cannot be given up.
+and the seeds given to `send` are not used; so a lane that moves, or is resumed, begins a fresh episode. Its own reset
+takes a step; here that step is taken at once, so that no step of a lane is without a decision. An episode that ends
+by itself on its last allowed step is said to be truncated. A step in C++ cannot be given up: a worker in which one
+hangs is replaced, see `actors.step_watch`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class EnvPoolLanes:
         self._id, self._options = id, {"num_threads": num_threads, **(options or {})}
         observed, acted = _spaces(id, self._options)
         self.spec = EnvironmentSpec(id, observation_specs(observed, keys, WHERE), action_spec(acted, WHERE))
-        self.size, self.has_captions = size, captioner is not None
+        self.size, self.has_captions, self.repeats = size, captioner is not None, False
         self._observations = self.spec.empty(size)
         self._sole = not isinstance(observed, spaces.Dict)
         self._tells_mission = captioner is not None and "mission" in getattr(observed, "spaces", ())
@@ -112,6 +113,10 @@ class EnvPoolLanes:
                 steps.finals[i] = {n: np.array(a[places[i]]) for n, a in self._observations.items()}
             self._begin_next(places[ended])
         return steps
+
+    def under_way(self) -> str:
+        """See `Lanes.under_way`; EnvPool does not say which."""
+        return f"one of its {self.size} places"
 
     def close(self) -> None:
         """See `Lanes.close`."""

@@ -2,7 +2,7 @@
 
 Dimensions: L places of one call, A action columns.
 
-Environments run in this thread: one that hangs hangs its worker, whom the supervisor's deadline then replaces.
+Environments run in this thread: one that hangs hangs its worker, which is replaced, see `actors.step_watch`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class GymnasiumLanes:
         observed, acted = self._spare.observation_space, self._spare.action_space
         arrays = observation_specs(observed, keys, WHERE)
         self.spec = EnvironmentSpec(id, arrays, action_spec(acted, WHERE))
-        self.size, self.has_captions = size, captioner is not None
+        self.size, self.has_captions, self.repeats = size, captioner is not None, True
         self.observations: Observations = self.spec.empty(size)
         self._parts = list(self.observations.items())
         parted = isinstance(observed, gymnasium.spaces.Dict)
@@ -64,6 +64,8 @@ class GymnasiumLanes:
         self._texts = [name for name in getattr(observed, "spaces", ()) if name not in arrays]
         self._decode, self._captioner = action_decoder(acted), captioner
         self._instances: dict[int, Instance] = {}
+        self._calls: tuple[list[int], list[float]] = [0], []
+        """Places that the present call steps one after the other, and what those that are done gave."""
         self._sent: dict[int, tuple[NDArray[np.int64], NDArray[np.float32], Sequence[int]]] = {}
 
     def reset(self, place: int, seed: int) -> None:
@@ -97,6 +99,11 @@ class GymnasiumLanes:
             self._end(steps, i, int(places[i]), infos[i], seeds[i])
         return steps
 
+    def under_way(self) -> str:
+        """See `Lanes.under_way`."""
+        places, done = self._calls
+        return f"place {places[min(len(done), len(places) - 1)]}"
+
     def close(self) -> None:
         """See `Lanes.close`."""
         for place in list(self._instances):
@@ -108,6 +115,7 @@ class GymnasiumLanes:
         """Return the outcome, what was said beside, and the indices of ended episodes. The hot loop."""
         flags = np.zeros((2, len(places)), np.bool_)
         rewards: list[float] = []
+        self._calls = places, rewards
         infos: list[Mapping[str, Any]] = []
         ended: list[int] = []
         errors: dict[int, str] = {}
@@ -149,6 +157,7 @@ class GymnasiumLanes:
             steps.errors[i] = self._fault(place, error)
 
     def _begin(self, place: int, seed: int) -> None:
+        self._calls = [place], []
         observation, _ = self._instances[place].reset(seed=seed)
         self._write(place, observation)
 

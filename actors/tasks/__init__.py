@@ -14,8 +14,9 @@ from actors.tasks.source import TaskSource
 from actors.tasks.split import Split
 from actors.tasks.stream import HeldOut, TaskStream
 from buffers.trajectory import Task
+from configs.language import TasksConfig
 from configs.registry import construct
-from configs.schema import Component, RunConfig, TasksConfig
+from configs.schema import Component, RunConfig
 
 __all__ = ["TASKS", "build", "build_source", "cursor", "held_out_tasks", "training_stream", "warm_start_examples"]
 
@@ -25,6 +26,7 @@ TASKS: dict[str, str] = {
     "mix": "actors.tasks.mix:Mix",
     "parquet": "actors.tasks.files:Parquet",
     "reasoning_gym": "actors.tasks.generated:ReasoningGym",
+    "running_sums": "actors.tasks.running_sums:RunningSums",
 }
 
 

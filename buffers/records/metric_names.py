@@ -13,10 +13,13 @@ from functools import cache
 from buffers.records.decision_metric_names import DECISION_GLOSSARY
 from buffers.records.metric import Metric
 
-__all__ = ["METRICS", "Metric", "describe", "glossary_markdown", "matching"]
+__all__ = ["METRICS", "Metric", "describe", "exported", "glossary_markdown", "matching"]
 
 
 _GLOSSARY = (
+    Metric("alarm/<alarm>", "1",
+           "1 while an alarm is raised, 0 while it is not; see the section `alarms`",
+           "0"),
     Metric("buffer/held_bytes", "bytes",
            "Payloads that wait in the buffer",
            "below buffer.max_bytes, where admission pauses"),
@@ -47,6 +50,12 @@ _GLOSSARY = (
     Metric("num_turns/mean", "turns",
            "Turns of an episode",
            "1 for single-turn programs"),
+    Metric("object_store/spill_rate", "bytes/s",
+           "What Ray's object stores moved to disk lately, all nodes together",
+           "0"),
+    Metric("object_store/used", "share",
+           "Share of Ray's object stores in use, all nodes together",
+           "below 0.8; above, objects spill"),
     Metric("optim/grad_norm", "1",
            "Norm of the gradient before clipping",
            "steady; spikes above 10 x its usual level precede collapse"),
@@ -63,6 +72,22 @@ _GLOSSARY = (
     Metric("perf/tokens_per_s", "tokens/s",
            "Sampled tokens trained on per second of wall time",
            "steady"),
+    Metric("pool/<pool>/busy", "share",
+           "Share of a pool's places in use: engines, concurrent calls of a reward, the buffer's thread, updates",
+           "below 0.9; a reward that is always busy needs `launch.py scale RUN reward.<component>=N`"),
+    Metric("pool/<pool>/members", "members",
+           "Living members of a pool",
+           "what the configuration, or `launch.py scale`, asks for"),
+    Metric("pool/<pool>/queue_p50_s", "s",
+           "Median time that work waited for a member of a pool in the last 30 s, what still waits included",
+           "small beside time/total"),
+    Metric("pool/<pool>/queue_p95_s", "s",
+           "Time that one piece of work in twenty waited longer than for a member of a pool in the last 30 s",
+           "small beside time/total"),
+    Metric("pool/<pool>/waiting", "1",
+           "Pieces of work that wait for a member: units for their weights, calls of a reward, captions for "
+           "annotators, messages for the buffer's disk, complete groups for the learner",
+           "steady; growth means that the pool is the bottleneck"),
     Metric("policy/clip_frac", "share",
            "Share of tokens whose probability ratio was clipped",
            "below 0.3", high=0.3,
@@ -100,17 +125,49 @@ _GLOSSARY = (
     Metric("reward/std", "reward",
            "Standard deviation of the combined reward in the batch",
            "above 0: without spread there is nothing to learn"),
+    Metric("reward/step_mean", "reward",
+           "Mean combined reward of a step, where components give credit to steps",
+           "rises with reward/mean; one that rises alone is being gamed"),
+    Metric("reward/steps", "1",
+           "Rewarded steps of a sample",
+           "changes slowly; growth without reward/mean is padding"),
+    Metric("rewards/<component>/abstained", "share",
+           "Share of the scores since the last update that are no verdict, such as replies that cannot be read",
+           "0"),
     Metric("rewards/<component>/batch_s", "s",
            "How long a component with when=batch took for this batch, at most",
            "small beside time/update; the learner waits for it"),
-    Metric("rewards/<component>/busy", "share",
-           "Share of a component's concurrent calls in use",
-           "below 0.9", high=0.9,
-           remedy="raise rewards.components.<component>.replicas or .concurrency"),
+    Metric("rewards/<component>/failed", "share",
+           "Share of the scores since the last update that are time-outs or errors",
+           "0"),
     Metric("rewards/<component>/invalid", "samples",
            "Scores of the batch without a value (timeout, error, abstained); they are not trained on",
            "0", high=0.5,
            remedy="raise rewards.components.<component>.deadline_s or .replicas; the ledger holds the reasons"),
+    Metric("rewards/<component>/learner/examples", "steps",
+           "Steps that its last update learned from, those of merged steps among them",
+           "a multiple of the solutions; few where shares of right ones rarely repeat and balance is true"),
+    Metric("rewards/<component>/learner/lessons", "samples",
+           "Samples that the learner of a reward component has learned from",
+           "grows with the samples trained on"),
+    Metric("rewards/<component>/learner/let_go", "samples",
+           "Samples that it left out because too many waited",
+           "0"),
+    Metric("rewards/<component>/learner/lost", "samples",
+           "Samples that a server took along when it died, since the beginning of the run; nobody learned from them",
+           "0; after a server died, at most what it scored during one update of the learner"),
+    Metric("rewards/<component>/learner/loss", "nats",
+           "Loss of its last update, before its steps",
+           "below log 2 = 0.69, which says nothing of two outcomes"),
+    Metric("rewards/<component>/learner/outcome_accuracy", "share",
+           "How often its reward said the outcome of samples that it had not learned from yet",
+           "above the share of the commoner outcome"),
+    Metric("rewards/<component>/learner/version", "versions",
+           "Newest version of a reward component that learns online",
+           "grows with the updates"),
+    Metric("rewards/<component>/learner/waiting", "samples",
+           "Samples that wait to be learned from",
+           "below those of two updates"),
     Metric("rewards/<component>/mean", "reward",
            "Mean of one reward component, unweighted, over its valid scores",
            "moves with reward/mean; one that moves alone is being gamed"),
@@ -151,6 +208,9 @@ _GLOSSARY = (
     Metric("time/wait_for_batch", "s",
            "How long the learner waited for the batch of this update",
            "small beside time/update"),
+    Metric("time/without_batch", "s",
+           "How long the learner has waited by now for its next batch; 0 at an update",
+           "below 2: longer waits are looked at every 2 s"),
     Metric("time/weight_sync", "s",
            "Publishing the new weights, until engines can take them",
            "small beside time/update"),
@@ -179,6 +239,19 @@ def matching(name: str, logged: Iterable[str]) -> dict[str, str]:
     """Return {logged name: what stands for the placeholder ("" without one)}, sorted by name."""
     found = ((key, _pattern(name).fullmatch(key)) for key in sorted(logged))
     return {key: "/".join(match.groups()) for key, match in found if match}
+
+
+def exported(logged: str) -> tuple[str, str, dict[str, str]]:
+    """Return (name, meaning, labels) under which monitoring knows a metric, by the name it is logged with.
+
+    `rewards/judge/mean` is (headrace_rewards_mean, ..., {"component": "judge"}); what is not documented has no label.
+    """
+    metric = describe(logged)
+    name = metric.name if metric else logged
+    found = _pattern(name).fullmatch(logged)
+    labels = dict(zip(re.findall(r"<(\w+)>", name), found.groups() if found else (), strict=True))
+    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"<\w+>", "", name))
+    return "_".join(["headrace", *words]), metric.meaning if metric else "", labels
 
 
 def glossary_markdown() -> str:

@@ -24,7 +24,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type
 from buffers.files import disk
 from configs.errors import ConfigError, DataError
 
-__all__ = ["SCHEMA", "MetricsWriter", "read_metrics"]
+__all__ = ["SCHEMA", "MetricsWriter", "Sink", "read_metrics"]
 
 FAN_IN = 64  # files of one size that are merged into one; bounds the files that a reader opens
 PENDING_S = 0.5  # between files: updates can be faster than files are made
@@ -65,7 +65,9 @@ def _parts(folder: Path) -> list[_Part]:
     return outermost
 
 
-class _Sink(Protocol):
+class Sink(Protocol):
+    """Where else metrics go."""
+
     def log(self, update: int, metrics: Mapping[str, float], time: float) -> None: ...
 
     def close(self) -> None: ...
@@ -152,7 +154,13 @@ class MetricsWriter:
     """Writes the metrics of one run; a second writer in the same folder (a resume) goes on."""
 
     def __init__(
-        self, folder: Path, tensorboard: bool, wandb_project: str | None, run_name: str, config: Mapping[str, Any]
+        self,
+        folder: Path,
+        tensorboard: bool,
+        wandb_project: str | None,
+        run_name: str,
+        config: Mapping[str, Any],
+        others: Sequence[Sink] = (),
     ) -> None:
         """Open the sinks.
 
@@ -162,17 +170,19 @@ class MetricsWriter:
           wandb_project: also log to this Weights & Biases project; None does not.
           run_name: name shown by W&B.
           config: resolved configuration, stored by W&B.
+          others: where metrics go, too.
 
         Raises:
           ConfigError: W&B was asked for and is not installed.
         """
         metrics = self._folder = folder / "metrics"
-        self._sinks: list[_Sink] = []
+        self._sinks: list[Sink] = []
         if wandb_project is not None:
             self._sinks.append(_WandbSink(folder, wandb_project, run_name, config))
         self._sinks.append(_ParquetSink(metrics))
         if tensorboard:
             self._sinks.append(_TensorBoardSink(metrics / "tensorboard"))
+        self._sinks += others
 
     def log(self, update: int, metrics: Mapping[str, float], time: float) -> None:
         """Store the metrics of an update; all but those of the last half second survive the death of this process.

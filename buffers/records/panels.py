@@ -86,7 +86,8 @@ SPEED = (
     Panel(title="Samples that wait for a score", lines={"buffer/unscored": ""}),
     Panel(title="Payloads in the buffer", lines={"buffer/held_bytes": ""}),
     Panel(title="Scoring of a batch", lines={"rewards/<component>/batch_s": ""}),
-    Panel(title="Reward servers in use", lines={"rewards/<component>/busy": ""}, chart=SHARES),
+    Panel(title="Pools in use", lines={"pool/<pool>/busy": ""}, chart=SHARES),
+    Panel(title="Queue time of pools, p95", lines={"pool/<pool>/queue_p95_s": ""}),
     Panel(title="Dropped samples, by reason", lines={"dropped/<reason>": ""}),
 )  # fmt: skip
 

@@ -1,8 +1,10 @@
 """SQL over a run folder, running or finished.
 
-Views: trajectories, events, scores, pairs, versions (columns: `buffers.tables`) and metrics
-(`buffers.records.metrics`). Finished Parquet files are scanned where they lie; live segments are read
-into memory. The connection sees nothing but these views and cannot write a file.
+Views: trajectories, events, scores, pairs, versions (columns: `buffers.tables`), metrics
+(`buffers.records.metrics`) and rewards: of each scored trajectory its `id`, the `total` that it was
+trained with last (before that: at arrival) and `parts`, the raw value of each component. Finished Parquet
+files are scanned where they lie; live segments are read into memory. The connection sees nothing but these
+views and cannot write a file.
 """
 
 from __future__ import annotations
@@ -23,7 +25,19 @@ from configs.errors import Corruption, RunError
 
 __all__ = ["VIEWS", "connect", "query"]
 
-VIEWS = (*SCHEMAS, "metrics")
+VIEWS = (*SCHEMAS, "metrics", "rewards")
+REWARDS = """
+CREATE VIEW rewards AS
+WITH newest AS (
+  SELECT trajectory_id AS id, component, last(value ORDER BY coalesce(update_version, -1), time) AS value
+  FROM scores GROUP BY ALL
+), parts AS (
+  SELECT id, map(list(component ORDER BY component), list(value ORDER BY component)) AS parts FROM newest GROUP BY id
+), totals AS (
+  SELECT id, last(reward ORDER BY seq) AS total FROM events WHERE event IN ('scored', 'trained') GROUP BY id
+)
+SELECT id, total, parts FROM parts LEFT JOIN totals USING (id)
+"""
 FOLDERS = {"trajectories": "trajectories", "labels": "intrinsic"}
 """Of streams that are not in the ledger."""
 
@@ -58,6 +72,7 @@ def connect(run_folder: Path) -> Any:
     for stream, schema in SCHEMAS.items():
         connection.register(stream, _dataset(run_folder / FOLDERS.get(stream, "ledger"), stream, schema))
     connection.register("metrics", read_metrics(run_folder))
+    connection.execute(REWARDS)
     return connection
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def write_report(run_folder: Path, samples: Sequence[Mapping[str, Any]] = ()) ->
         tiles(headline(run)),
         outcomes(run),
         f'<ul class="advice">{advice}</ul>' if advice else "",
+        _alarms(run),
         *(section(heading, cards(found)) for heading, found in curves(run).items()),
         _examples(samples),
         _rest(run),
@@ -51,6 +53,17 @@ def write_report(run_folder: Path, samples: Sequence[Mapping[str, Any]] = ()) ->
     temporary.write_text(page(run.name, status, subtitle(run), body, _footer(run)), encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def _alarms(run: Run) -> str:
+    """Return when which alarm was raised and cleared."""
+    heads = ("alarm", "what", "", "update", "time (UTC)")
+    rows = [
+        [change["alarm"], change["text"], "raised" if change["raised"] else "cleared", f"{change['update']:,}",
+         datetime.fromtimestamp(change["time"], UTC).strftime("%Y-%m-%d %H:%M:%S")]
+        for change in run.alarms
+    ]  # fmt: skip
+    return section("Alarms", table(heads, rows)) if rows else ""
 
 
 def _rest(run: Run) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from buffers.records.alarm_log import read_alarms
 from buffers.records.metric_names import METRICS, matching
 from buffers.records.metrics import read_metrics
 from buffers.records.query import query
@@ -42,6 +43,8 @@ class Run:
     """(event, reason, count) of the trajectories that were dropped, failed or rolled back, largest first."""
     started: float | None = None
     """Unix seconds."""
+    alarms: Sequence[Mapping[str, Any]] = ()
+    """Those that were raised or cleared, as `read_alarms` returns them."""
 
     def get(self, *path: str) -> Any:
         """Return a number or text of the summary, None where it is missing."""
@@ -65,7 +68,7 @@ def load_run(folder: Path) -> Run:
     started = json.loads(start.read_text()).get("started") if start.exists() else None
     assert isinstance(settings, dict)
     named = {str(key): value for key, value in settings.items()}
-    return Run(folder.name, named, numbers, _series(folder), _reasons(folder), started)
+    return Run(folder.name, named, numbers, _series(folder), _reasons(folder), started, read_alarms(folder))
 
 
 def _series(folder: Path) -> dict[str, tuple[Floats, Floats]]:

@@ -23,7 +23,7 @@ from buffers.ledger import Ledger, read_cursor
 from buffers.records.books import checkpoint_states, open_books, totals
 from buffers.retired import Retired, read_retired
 from buffers.segments import SegmentWriter
-from configs.schema import RetentionConfig
+from configs.stream import RetentionConfig
 
 __all__ = ["retire"]
 

@@ -59,7 +59,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        # Under autocast what comes out of a projection is narrower than the weight, which no fused kernel takes.
+        return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.epsilon)
 
 
 class Attention(nn.Module):

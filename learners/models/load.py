@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from configs.errors import ConfigError, DataError, nearest
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.decoder import CausalDecoder, unsupported
 from learners.models.tokenizer import character_tokenizer, load_tokenizer
 from learners.models.transformers_network import TransformersNetwork
@@ -77,8 +77,7 @@ def check_model_folder(model: ModelConfig, folder: str | Path, context_length: i
       ConfigError: a context is longer than the model's positions.
     """
     config = read_config(model, folder)
-    if model.network != "transformers" and unsupported(config) is None:
-        weight_files(folder)
+    weight_files(folder)
     vocabulary = load_tokenizer(folder, trust_remote_code=model.trust_remote_code).get_vocab()
     shape = config.get_text_config()
     if max(vocabulary.values()) >= shape.vocab_size:
@@ -101,6 +100,7 @@ def load_transformers(model: ModelConfig, folder: str | Path) -> TransformersNet
             str(folder),
             local_files_only=True,
             trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,  # else it would unpickle a folder that has nothing better
             dtype=getattr(torch, model.dtype),
         )
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ConfigError, DataError, DeadlineExceeded
 
-__all__ = ["Layout", "Receiver", "Segment", "SharedMemoryReceiver", "checksum", "fill"]
+__all__ = ["Layout", "Receiver", "Segment", "SharedMemoryReceiver", "checksum", "fill", "fill_all"]
 
 ALIGNMENT = 64  # bytes: a cache line, and enough for every dtype and vector instruction
 PAGE = 4096  # bytes
@@ -79,6 +79,43 @@ class Layout:
             specs.append(TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), offset))
             offset += -(-specs[-1].bytes // ALIGNMENT) * ALIGNMENT
         return cls(tuple(specs), offset)
+
+    def described(self) -> dict[str, torch.Tensor]:
+        """Return a tensor without memory in place of each one."""
+        return {s.name: torch.empty(s.shape, dtype=s.torch_dtype, device="meta") for s in self.specs}
+
+    def buckets(self, limit: int) -> list[list[str]]:
+        """Return the names in order, cut into runs of at most `limit` bytes, or of one tensor that is larger."""
+        runs: list[list[str]] = []
+        filled = limit
+        for spec in self.specs:
+            if filled + spec.bytes > limit:
+                runs.append([])
+                filled = 0
+            runs[-1].append(spec.name)
+            filled += spec.bytes
+        return runs
+
+    def require_run(self, part: Layout, at: int, offset: int, *, ended: bool = False) -> int:
+        """Refuse a part that is not the next run of tensors; return the number of the tensor after it.
+
+        Args:
+          at: number of the part's first tensor here.
+          offset: bytes before it.
+          ended: no part follows.
+
+        Raises:
+          ValueError: a tensor is missing, surplus, or of another shape or dtype.
+        """
+        wanted = self.specs[at : at + len(part.specs)]
+        moved = tuple(dataclasses.replace(spec, offset=offset + spec.offset) for spec in part.specs)
+        if odd := {spec.name for spec in set(moved) ^ set(wanted)}:
+            raise ValueError(f"tensors {sorted(odd)} are not what the layout says; publish what Layout.of was given")
+        if ended and at < len(self.specs):
+            raise ValueError(
+                f"tensors {[s.name for s in self.specs[at:]]} are missing; publish what Layout.of was given"
+            )
+        return at + len(part.specs)
 
     def views(self, buffer: Bytes) -> dict[str, torch.Tensor]:
         """Return every tensor as a view of `buffer` [size] uint8, which must be writable."""
@@ -130,6 +167,20 @@ def fill(views: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor])
             got = f"{list(tensor.shape)} {tensor.dtype}"
             raise ValueError(f"tensor {name!r} is {got}, the layout says {list(view.shape)} {view.dtype}")
     torch._foreach_copy_(list(views.values()), sources)
+
+
+def fill_all(views: Mapping[str, torch.Tensor], buckets: Iterable[Mapping[str, torch.Tensor]]) -> None:
+    """Copy tensors that come in buckets into the views of a buffer.
+
+    Raises:
+      ValueError: as `fill`.
+    """
+    lacking = set(views)
+    for tensors in buckets:
+        fill({name: views[name] for name in tensors if name in views}, tensors)
+        lacking -= tensors.keys()
+    if lacking:
+        raise ValueError(f"tensors {sorted(lacking)} are missing; publish what Layout.of was given")
 
 
 class Receiver(Protocol):

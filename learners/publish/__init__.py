@@ -2,11 +2,14 @@
 
     publisher = build(config.publish, name=..., layout=Layout.of(tensors), epoch=..., world=...)
     make = publisher.receiver(rank)           # picklable; an engine's process calls it once
-    stats = publisher.publish(version, tensors)
+    stats = publisher.publish(version, buckets)     # of at most `publish.bucket_bytes`, in the layout's order
 
     shared_memory   one write into /dev/shm that every receiver of the host maps; the default
     object_store    one contiguous array that the driver puts into the store: the `Packet` it got back
     collective      gloo broadcast over TCP, for engines on other hosts
+
+Weights that are cut over ranks are gathered a bucket at a time, while the one before it is sent. Receivers
+verify checksums and hand out whole versions only; one that is slow or gone keeps nobody waiting.
 
 A back end that runs again after a restart is given a higher epoch; receivers and shared state then
 refuse what the older one still sends. To add one, write a class with `publish`, `receiver` and
@@ -15,18 +18,21 @@ refuse what the older one still sends. To add one, write a class with `publish`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
 
 from configs.errors import ConfigError
+from configs.learning import PublishConfig
 from configs.registry import construct
-from configs.schema import PublishConfig
 from learners.models.weights import Layout, Receiver
 
-__all__ = ["PUBLISHERS", "PublishStats", "Publisher", "World", "build", "require_newer"]
+__all__ = ["PUBLISHERS", "Buckets", "PublishStats", "Publisher", "World", "build", "require_newer"]
+
+Buckets = Iterable[Mapping[str, torch.Tensor]]
+"""Tensors by name, some at a time, in the order of the layout."""
 
 PUBLISHERS = {
     "shared_memory": "learners.publish.shared_memory:SharedMemoryPublisher",
@@ -44,6 +50,12 @@ class PublishStats:
     transfer_s: float
     """Seconds to copy or send the bytes, waiting for receivers included."""
     checksum_s: float
+    missed: int = 0
+    """Receivers that answer and did not get it: publish it again."""
+
+    def without_weights(self) -> PublishStats:
+        """Return the figures alone."""
+        return PublishStats(**{field.name: getattr(self, field.name) for field in fields(PublishStats)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +72,17 @@ class World:
 class Publisher(Protocol):
     """Implemented by every class of `PUBLISHERS`."""
 
-    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishStats:
-        """Make `tensors` the newest weights.
+    def publish(self, version: int, buckets: Buckets) -> PublishStats:
+        """Make the tensors of all buckets together the newest weights.
 
         Raises:
           ValueError: `version` is not above the last one, or a tensor does not fit the layout.
           StaleEpoch: a publisher of a newer epoch has taken over.
-          DeadlineExceeded: a receiver that must take part is missing; the message names it.
         """
+        ...
+
+    def waiting(self) -> list[str]:
+        """Return who could take the newest version if it were published again."""
         ...
 
     def receiver(self, rank: int) -> Callable[[], Receiver]:
@@ -93,7 +108,8 @@ def build(section: PublishConfig, *, name: str, layout: Layout, epoch: int, worl
     """
     if section.backend == "collective" and world is None:
         raise ConfigError("publish.backend is 'collective', which needs a world; say how many engines receive")
-    where = {"name": name, "layout": layout, "epoch": epoch, "world": world, "deadline_s": section.deadline_s}
+    patience = {"deadline_s": section.deadline_s, "slow_after_s": section.slow_after_s}
+    where = {"name": name, "layout": layout, "epoch": epoch, "world": world, **patience}
     publisher: Publisher = construct(PUBLISHERS, section.backend, "publish.backend", **where)
     return publisher
 

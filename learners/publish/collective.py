@@ -1,97 +1,92 @@
-"""Publishing to engines on other hosts: a gloo broadcast in a process group of its own.
+"""Publishing to engines on other hosts: gloo broadcasts in process groups of their own.
 
-The group is built directly, so that it lives beside the default group of the training ranks. The
-publisher hosts a key-value store; every wait polls that store, so a missing receiver is named:
+The publisher is here, its receivers are in `collective_receiver`. The publisher hosts a key-value store; every
+wait polls that store, and none is long for a receiver that is silent:
 
     receiver                    store                       publisher
-    sets member/<rank>  ------> who is there       <------  waits for all members
-    polls               <------ announcement       <------  sets (sequence, version, group, members)
-    sets ready/<s>/<rank> ----> who will receive   <------  waits for all to be ready
-    header, then buckets of bounded size: broadcast from rank 0
+    sets member/<rank>  ------> who is there
+    polls               <------ announcement       <------  sets (sequence, version, receivers)
+    sets ready/<s>/<rank> ----> who will receive   <------  waits at most `slow_after_s`
+    looks for itself    <------ go/<s>             <------  sets (group, those who were ready)
+    header and bytes of each bucket: broadcast from rank 0, with a checksum each
+    sets done/<s>/<rank> -----> "" or what failed  <------  waits at most twice `slow_after_s`
 
-Receivers that join later are part of the next announcement, which builds a new group; publishing
-the newest version once more serves them.
+A receiver that does not answer in time is left behind: nobody waits for it from then on. Once it answers
+again, `waiting` names it, and publishing the newest version again serves those that lack it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import distributed
 
-from configs.errors import ConfigError, Corruption, DeadlineExceeded, MemberLost, StaleEpoch
-from learners.models.weights import Bytes, Layout, Receiver, checksum, fill
-from learners.publish import PublishStats, World, require_newer
+from configs.errors import ConfigError, StaleEpoch
+from learners.models.weights import Bytes, Layout, Receiver, checksum
+from learners.publish import Buckets, PublishStats, World, require_newer
+from learners.publish.collective_group import POLL_S, REFUSED, Announcement, Go, broadcast, dist, join
+from learners.publish.collective_receiver import CollectiveReceiver
 
-__all__ = ["CollectivePublisher", "CollectiveReceiver"]
-
-POLL_S = 0.002
-BUCKET_BYTES = 4 << 20
-REFUSED = "refused"
-dist: Any = distributed  # its type stubs lack most of what is used here
-
-
-class Announcement(NamedTuple):
-    """What the publisher is about to send, and to whom."""
-
-    sequence: int
-    version: int
-    group: int
-    members: list[str]
-    """Token of each receiver that takes part, by rank."""
+__all__ = ["CollectivePublisher"]
 
 
 class CollectivePublisher:
-    """Rank 0: hosts the store and sends. `buffer` [bytes] is the flat copy that is sent from."""
+    """Rank 0: hosts the store and sends a bucket at a time, of which it keeps nothing."""
 
-    def __init__(self, world: World, layout: Layout, epoch: int, *, deadline_s: float = 60.0) -> None:
-        """Listen at the world's address; receivers may come later.
+    def __init__(
+        self, world: World, layout: Layout, epoch: int, *, deadline_s: float = 60.0, slow_after_s: float = 5.0
+    ) -> None:
+        """Listen at the world's address; receivers may come at any time.
+
+        Args:
+          slow_after_s: how long a receiver may be silent before it is left behind.
 
         Raises:
           ConfigError: the address and port cannot be listened on.
         """
-        self._world, self._layout, self._epoch, self._deadline_s = world, layout, epoch, deadline_s
-        self._ranks = range(1, world.receivers + 1)
+        self._world, self._layout, self._epoch = world, layout, epoch
+        self._deadline_s, self._slow_after_s = deadline_s, slow_after_s
         limits = {"wait_for_workers": False, "timeout": timedelta(seconds=deadline_s)}
         try:
             self._store = dist.TCPStore(world.address, world.port, is_master=True, **limits)
         except RuntimeError as error:
             place = f"publish.backend: cannot listen on {world.address}:{world.port}"
             raise ConfigError(f"{place}: {error}; choose another port") from error
-        self._store.set("hello", json.dumps([epoch, layout.fingerprint]))
-        self.buffer = layout.allocate()
-        self._views = layout.views(self.buffer)
+        self._store.set("hello", json.dumps([epoch, layout.fingerprint, slow_after_s]))
         self._group: Any = None
         self._members: list[str] = []
+        self._confirmed: dict[str, int] = {}
+        """Token -> the newest version that this receiver said it has."""
+        self._silent: set[str] = set()
         self._groups, self._sequence, self._last = 0, 0, -1
 
-    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishStats:
-        """Send one version to all receivers; the newest may be sent again. See `Publisher.publish`."""
+    def publish(self, version: int, buckets: Buckets) -> PublishStats:
+        """Send one version to the receivers that lack it; the newest may be sent again. See `Publisher.publish`."""
         if version != self._last:
             require_newer(version, self._last)
-        members = self._await_all("member", f"version {version} of epoch {self._epoch}")
-        if any(member.startswith(REFUSED) for member in members):
-            raise StaleEpoch(f"receivers refuse epoch {self._epoch}: {', '.join(members)}; stop this process")
-        started = time.perf_counter()
-        fill(self._views, tensors)
-        packed = time.perf_counter()
-        digest = checksum(self.buffer.data)
-        summed = time.perf_counter()
-        self._send(version, digest, members)
-        self._last = version
-        transfer_s = time.perf_counter() - started - (summed - packed)
-        size = self._layout.size
-        return PublishStats(version=version, bytes=size, transfer_s=transfer_s, checksum_s=summed - packed)
+        if self._last < 0:
+            self._await(lambda: len(self.members()) == self._world.receivers, self._slow_after_s)
+        lacking = self._lacking(version)
+        started, self._last = time.perf_counter(), version
+        self._forget_answers()
+        self._sequence += 1
+        self._set("announcement", Announcement(self._sequence, version, list(lacking.values())))
+        ready = self._answers("ready", lacking, self._slow_after_s)
+        fault, checksum_s = self._send(version, buckets, [lacking[rank] for rank in ready])
+        done = self._answers("done", {rank: lacking[rank] for rank in ready}, 2 * self._slow_after_s)
+        self._confirmed |= {lacking[rank]: version for rank, trouble in done.items() if not trouble}
+        if fault or len(done) < len(ready) or any(done.values()):
+            self._members = []  # a group that failed half-way is never used again
+        transfer_s = time.perf_counter() - started - checksum_s
+        return PublishStats(
+            version=version, bytes=self._layout.size, transfer_s=transfer_s, checksum_s=checksum_s,
+            missed=sum(map(bool, done.values())),
+        )  # fmt: skip
 
     @property
     def port(self) -> int:
@@ -102,6 +97,13 @@ class CollectivePublisher:
         """Return the token of each receiver that has connected, by rank; it changes when one starts again."""
         return list(self._present("member").values())
 
+    def waiting(self) -> list[str]:
+        """Return the tokens of the receivers that answer, and lack the newest version."""
+        for rank, token in self._lacking(self._last).items():
+            if token in self._silent and any(rank in self._present(key) for key in self._keys()):
+                self._silent.discard(token)
+        return [token for token in self._lacking(self._last).values() if token not in self._silent]
+
     def receiver(self, rank: int) -> Callable[[], Receiver]:
         make = partial(CollectiveReceiver, min_epoch=self._epoch, deadline_s=self._deadline_s)
         return partial(make, self._world.address, self.port, rank, self._layout)
@@ -109,142 +111,87 @@ class CollectivePublisher:
     def close(self) -> None:
         self._group = self._store = None
 
-    def _send(self, version: int, digest: int, members: list[str]) -> None:
-        renew = members != self._members
-        self._members = []  # until this succeeds: a group that failed half-way is never used again
-        self._groups, self._sequence = self._groups + renew, self._sequence + 1
-        self._store.set("announcement", json.dumps(Announcement(self._sequence, version, self._groups, members)))
-        what = f"version {version} of epoch {self._epoch}"
-        self._await_all(f"ready/{self._sequence}", what)
-        with deadlines(what, f"receivers {', '.join(members)}", self._deadline_s):
-            if renew:
-                everyone = len(members) + 1
-                self._group = join(self._store, self._groups, 0, everyone, self._world.address, self._deadline_s)
-            words = np.array([version, self._epoch, digest], np.uint64)
-            broadcast(self._group, words.view(np.uint8), self._deadline_s)
-            broadcast(self._group, self.buffer, self._deadline_s)
-        for rank in self._ranks:
-            self._store.delete_key(f"ready/{self._sequence}/{rank}")
-        self._members = members
+    def _send(self, version: int, buckets: Buckets, members: list[str]) -> tuple[str, float]:
+        """Broadcast all buckets; return what broke or "", and the seconds spent on checksums.
+
+        All of them are asked for in any case: other ranks gather them at the same time.
+        """
+        fault, checksum_s, offset, number = "", 0.0, 0, 0
+        if members != self._members:
+            self._groups += 1
+        self._set(f"go/{self._sequence}", Go(self._groups, members))
+        try:
+            self._meet(members)
+        except RuntimeError as error:
+            fault = str(error)
+        for tensors in buckets:
+            part = Layout.of(tensors)
+            number = self._layout.require_run(part, number, offset)
+            if members and not fault:
+                data = part.allocate()
+                part.pack(tensors, data)
+                began = time.perf_counter()
+                digest = checksum(data.data)
+                checksum_s += time.perf_counter() - began
+                try:
+                    self._broadcast([version, self._epoch, offset, part.size, digest], data)
+                except RuntimeError as error:
+                    fault = str(error)
+            offset += part.size
+        self._layout.require_run(Layout((), 0), number, offset, ended=True)
+        return fault, checksum_s
+
+    def _meet(self, members: list[str]) -> None:
+        if members and members != self._members:
+            everyone = len(members) + 1
+            self._group = join(self._store, self._groups, 0, everyone, self._world.address, self._slow_after_s)
+            self._members = members
+
+    def _broadcast(self, header: list[int], data: Bytes) -> None:
+        broadcast(self._group, np.array(header, np.uint64).view(np.uint8), self._slow_after_s)
+        broadcast(self._group, data, self._slow_after_s)
+
+    def _lacking(self, version: int) -> dict[int, str]:
+        """Return the tokens of connected receivers without `version`, by rank.
+
+        Raises:
+          StaleEpoch: one of them has seen a newer epoch.
+        """
+        present = self._present("member")
+        if refusing := [token for token in present.values() if token.startswith(REFUSED)]:
+            raise StaleEpoch(f"receivers refuse epoch {self._epoch}: {', '.join(refusing)}; stop this process")
+        return {rank: token for rank, token in present.items() if self._confirmed.get(token) != version}
+
+    def _answers(self, key: str, members: dict[int, str], patience_s: float) -> dict[int, str]:
+        """Return what receivers have answered under `key`, by rank; wait for those that are not known as silent."""
+        found: dict[int, str] = {}
+
+        def complete() -> bool:
+            found.update(self._present(f"{key}/{self._sequence}"))
+            return all(rank in found or token in self._silent for rank, token in members.items())
+
+        self._await(complete, patience_s)
+        self._silent |= {token for rank, token in members.items() if rank not in found}
+        self._silent -= {token for rank, token in members.items() if rank in found}
+        return {rank: found[rank] for rank in members if rank in found}
+
+    def _keys(self) -> tuple[str, str]:
+        return f"ready/{self._sequence}", f"done/{self._sequence}"
+
+    def _forget_answers(self) -> None:
+        for key in self._keys():
+            for rank in self._present(key):
+                self._store.delete_key(f"{key}/{rank}")
 
     def _present(self, key: str) -> dict[int, str]:
         """Return what receivers have set under `key`, by rank."""
-        names = {rank: f"{key}/{rank}" for rank in self._ranks}
+        names = {rank: f"{key}/{rank}" for rank in range(1, self._world.receivers + 1)}
         return {rank: self._store.get(name).decode() for rank, name in names.items() if self._store.check([name])}
 
-    def _await_all(self, key: str, awaiting: str) -> list[str]:
-        deadline = time.monotonic() + self._deadline_s
-        while len(present := self._present(key)) < len(self._ranks):
-            if time.monotonic() > deadline:
-                who = " and ".join(f"receiver {r}" for r in self._ranks if r not in present)
-                rule = f"{who} did not come for {awaiting} within {self._deadline_s:g} s ({key})"
-                raise DeadlineExceeded(f"publisher at port {self.port}: {rule}; restart it or publish to fewer")
+    def _set(self, key: str, value: tuple[Any, ...]) -> None:
+        self._store.set(key, json.dumps(value))
+
+    def _await(self, condition: Callable[[], bool], patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while not condition() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        return list(present.values())
-
-
-class CollectiveReceiver:
-    """Rank `rank`, counted from 1, of the group that a `CollectivePublisher` leads."""
-
-    def __init__(
-        self, address: str, port: int, rank: int, layout: Layout, *, min_epoch: int = 0, deadline_s: float = 60.0
-    ) -> None:
-        """Connect and announce this receiver.
-
-        Raises:
-          DeadlineExceeded: nobody listens at the address.
-          ConfigError: the publisher's weights have another layout.
-          StaleEpoch: the publisher's epoch is below `min_epoch`; it is told so.
-        """
-        self._rank, self._layout, self._deadline_s = rank, layout, deadline_s
-        self._place = f"publisher at {address}:{port}"
-        self._host = reach(address, port, self._place, deadline_s)
-        self._store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=deadline_s))
-        self._token = f"{rank} (pid {os.getpid()}, since {time.time_ns()})"
-        self._epoch, fingerprint = json.loads(self._store.get("hello"))
-        if self._epoch < min_epoch:
-            self._store.set(f"member/{rank}", f"{REFUSED}, by {self._token} of epoch {min_epoch}")
-            raise StaleEpoch(f"{self._place} is of epoch {self._epoch}, this receiver of {min_epoch}; stop it")
-        if fingerprint != layout.fingerprint:
-            raise ConfigError(f"{self._place} sends weights of another layout; load one model everywhere")
-        self._store.set(f"member/{rank}", self._token)
-        self._buffer = layout.allocate()
-        self._views = layout.views(self._buffer)
-        self._group: Any = None
-        self._joined = self._taken = 0
-
-    def poll(self) -> int | None:
-        announced = self._announced()
-        return announced.version if announced else None
-
-    def take(self) -> tuple[int, dict[str, torch.Tensor]]:
-        deadline = time.monotonic() + self._deadline_s
-        while (announced := self._announced()) is None:
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"{self._place} announced no version within {self._deadline_s:g} s; poll first")
-            time.sleep(POLL_S)
-        self._taken = announced.sequence
-        words = np.zeros(3, np.uint64)
-        with deadlines(f"version {announced.version}", self._place, self._deadline_s):
-            self._store.set(f"ready/{self._taken}/{self._rank}", self._token)
-            if announced.group != self._joined:
-                number, everyone = announced.group, len(announced.members) + 1
-                self._group = join(self._store, number, self._rank, everyone, self._host, self._deadline_s)
-                self._joined = number
-            broadcast(self._group, words.view(np.uint8), self._deadline_s)
-            broadcast(self._group, self._buffer, self._deadline_s)
-        version, epoch, digest = (int(word) for word in words)
-        if (version, epoch, digest) != (announced.version, self._epoch, checksum(self._buffer.data)):
-            raise Corruption(f"version {version} of {self._place} fails its checksum; publish it again")
-        return version, self._views
-
-    def close(self) -> None:
-        self._group = self._store = None
-
-    def _announced(self) -> Announcement | None:
-        try:
-            if not self._store.check(["announcement"]):
-                return None
-            announced = Announcement(*json.loads(self._store.get("announcement")))
-        except dist.DistError as error:
-            raise MemberLost(f"{self._place} is gone; build the receiver of its successor") from error
-        return announced if self._token in announced.members and announced.sequence > self._taken else None
-
-
-def reach(address: str, port: int, place: str, deadline_s: float) -> str:
-    """Wait until `place` listens; return the address by which this host reaches it."""
-    deadline = time.monotonic() + deadline_s
-    while True:
-        try:
-            with socket.create_connection((address, port), timeout=deadline_s) as connection:
-                return str(connection.getsockname()[0])
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"{place}: nobody listens there after {deadline_s:g} s; start it") from error
-            time.sleep(0.05)
-
-
-def join(store: Any, number: int, rank: int, size: int, address: str, deadline_s: float) -> Any:
-    """Build gloo group `number`; returns once all `size` members have called this."""
-    options = dist.ProcessGroupGloo._Options()
-    options._timeout = timedelta(seconds=deadline_s)
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    return dist.ProcessGroupGloo(dist.PrefixStore(f"group/{number}", store), rank, size, options)
-
-
-def broadcast(group: Any, data: Bytes, deadline_s: float) -> None:
-    """Send `data` from rank 0 into everybody's `data`, a bucket at a time, so that little is in flight."""
-    options = dist.BroadcastOptions()
-    options.rootRank = 0
-    for bucket in torch.from_numpy(data).split(BUCKET_BYTES):
-        group.broadcast([bucket], options).wait(timedelta(seconds=deadline_s))
-
-
-@contextlib.contextmanager
-def deadlines(awaiting: str, whose: str, deadline_s: float) -> Iterator[None]:
-    """Turn gloo's time-outs and broken connections into DeadlineExceeded."""
-    try:
-        yield
-    except RuntimeError as error:
-        rule = f"the broadcast of {awaiting} broke or took over {deadline_s:g} s ({error})"
-        raise DeadlineExceeded(f"{whose}: {rule}; restart whoever is gone") from error

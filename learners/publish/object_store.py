@@ -8,7 +8,7 @@ shared, so the receiver copies them: that also frees the store's memory at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from configs.errors import Corruption, DeadlineExceeded, StaleEpoch
-from learners.models.weights import Layout, Receiver, checksum
-from learners.publish import PublishStats, require_newer
+from learners.models.weights import Layout, Receiver, checksum, fill_all
+from learners.publish import Buckets, PublishStats, require_newer
 
 __all__ = ["ObjectStorePublisher", "ObjectStoreReceiver", "Packet"]
 
@@ -53,13 +53,13 @@ class ObjectStorePublisher:
     def __init__(self, layout: Layout, epoch: int) -> None:
         self._layout, self._epoch, self._last = layout, epoch, -1
 
-    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> Packet:
+    def publish(self, version: int, buckets: Buckets) -> Packet:
         """Return the packet to be delivered; see `Publisher.publish`."""
         require_newer(version, self._last)
         started = time.perf_counter()
         # A new array each time: the store may still be reading the last one.
         buffer = self._layout.allocate()
-        self._layout.pack(tensors, buffer)
+        fill_all(self._layout.views(buffer), buckets)
         packed = time.perf_counter()
         digest = checksum(buffer.data)
         self._last = version
@@ -73,6 +73,10 @@ class ObjectStorePublisher:
             checksum=digest,
             buffer=buffer,
         )
+
+    def waiting(self) -> list[str]:
+        """Return nobody: whoever delivers the packets knows who lacks one."""
+        return []
 
     def receiver(self, rank: int) -> Callable[[], Receiver]:
         return partial(ObjectStoreReceiver, self._layout)

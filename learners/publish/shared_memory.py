@@ -12,11 +12,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from configs.errors import ConfigError, DeadlineExceeded, StaleEpoch
 from learners.models import weights
@@ -38,7 +36,7 @@ from learners.models.weights import (
     Segment,
     SharedMemoryReceiver,
 )
-from learners.publish import PublishStats, require_newer
+from learners.publish import Buckets, PublishStats, require_newer
 
 __all__ = ["SharedMemoryPublisher", "remove_segments", "segment_name"]
 
@@ -85,14 +83,14 @@ class SharedMemoryPublisher:
             self._generation = self._take_over(draft)
             self._control = Segment(self._path, layout, 0, write=True)
 
-    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishStats:
+    def publish(self, version: int, buckets: Buckets) -> PublishStats:
         """Write and announce one version; see `Publisher.publish`."""
         require_newer(version, self._last)
         count = int(self._data.words[COUNTER]) + 1
         half, record = self._data.halves[count & 1], self._data.records[count & 1]
         started = time.perf_counter()
         record[LOCK] |= 1
-        weights.fill(self._views[count & 1], tensors)
+        weights.fill_all(self._views[count & 1], buckets)
         packed = time.perf_counter()
         record[CHECKSUM] = weights.checksum(half.data)
         summed = time.perf_counter()
@@ -103,6 +101,10 @@ class SharedMemoryPublisher:
         self._last = version
         size = self._layout.size
         return PublishStats(version=version, bytes=size, transfer_s=packed - started, checksum_s=summed - packed)
+
+    def waiting(self) -> list[str]:
+        """Return nobody: receivers read the newest version when they can."""
+        return []
 
     def receiver(self, rank: int) -> Callable[[], Receiver]:
         return partial(SharedMemoryReceiver, self._name, self._layout, deadline_s=self._deadline_s)

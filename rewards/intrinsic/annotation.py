@@ -22,7 +22,7 @@ from configs.decision import AnnotationConfig
 from rewards.intrinsic.label_queue import Batch, LabelQueue
 from rewards.intrinsic.label_store import LabelStore
 from rewards.intrinsic.labels import Item, Label
-from rewards.intrinsic.loops import Signal
+from rewards.online.loops import Signal
 
 __all__ = ["Annotation"]
 
@@ -47,6 +47,7 @@ class Annotation:
         version: Callable[[], int],
         labelled: Callable[[Sequence[Item]], None],
         wall_clock: Callable[[], float] = time.time,
+        is_leaving: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """Wire the loops.
 
@@ -54,6 +55,7 @@ class Annotation:
           refill: offers the queue about so many items more, where items are made on demand.
           version: of the reward model, now.
           labelled: told the items that just got their label.
+          is_leaving: whether an annotator, by name, is to be given nothing more.
         """
         self.counters: Counter[str] = Counter()
         self.last_failure = ""
@@ -62,11 +64,12 @@ class Annotation:
         """To be sent after items were offered to the queue."""
         self._queue, self._store, self._settings = queue, store, settings
         self._refill, self._version, self._labelled, self._wall_clock = refill, version, labelled, wall_clock
+        self._is_leaving = is_leaving
 
     async def work(self, annotator: Handle) -> None:
-        """Have one annotator label items until cancelled."""
+        """Have one annotator label items until it leaves."""
         failures = 0
-        while True:
+        while not self._is_leaving(annotator.name):
             batch = self._take()
             if not batch.items:
                 self._queue.settle(batch)

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from buffers.environment_spec import EnvironmentSpec, Observations
 from rewards.intrinsic.labels import Item
+from rewards.online.tensors import State
 
-__all__ = ["Evidence", "Example", "IntrinsicModel", "State", "after_steps"]
+__all__ = ["Evidence", "Example", "IntrinsicModel", "after_steps"]
 
-State = dict[str, NDArray[Any]]
-"""Everything that `load` needs, as arrays without Python objects: it travels, and is stored, as bytes."""
 Example = tuple[Item, float]
 """An item and the value of its label."""
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rewards.intrinsic.base import Example, IntrinsicModel, State
+from rewards.intrinsic.base import Example, IntrinsicModel
 from rewards.intrinsic.char_cnn import CharCnn, encode
-from rewards.intrinsic.tensors import adam_state, infer, load_adam, load_network, network_state
+from rewards.online.tensors import State, adam_state, infer, load_adam, load_network, network_state
 
 __all__ = ["FittedModel"]
 

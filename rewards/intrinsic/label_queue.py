@@ -6,9 +6,11 @@ offer -> waiting --take--> in flight --settle--> labelled | waiting again | give
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from buffers.load import LoadMeter
 from rewards.intrinsic.labels import Item
 
 __all__ = ["Batch", "LabelQueue"]
@@ -39,6 +41,8 @@ class LabelQueue:
         """
         self.let_go = 0
         """Items that left because the queue was full."""
+        self.load = LoadMeter(clock=time.monotonic)
+        """Of annotators."""
         self._size, self._labelled, self._max_abstentions = size, labelled, max_abstentions
         self._abstentions = dict(abstentions)
         self._waiting: dict[Item, None] = {}  # newest last
@@ -59,12 +63,15 @@ class LabelQueue:
             if self._is_open(item):
                 self._waiting.pop(item, None)
                 self._waiting[item] = None
+                self.load.came(item)
         self._trim()
 
     def take(self, count: int) -> Batch:
         """Move the newest items, at most `count`, into flight; `settle` must follow."""
         items = [self._waiting.popitem()[0] for _ in range(min(count, len(self._waiting)))]
         batch = Batch(next(self._ids), items)
+        for item in items:
+            self.load.begun(item)
         self._batches[batch.id] = items
         self._flying.update(items)
         return batch
@@ -84,6 +91,8 @@ class LabelQueue:
         while len(self._abstentions) > GIVEN_UP:
             del self._abstentions[next(iter(self._abstentions))]
         again = [item for item in reversed(items) if item not in self._waiting and self._is_open(item)]
+        for item in again:
+            self.load.came(item)
         self._waiting = dict.fromkeys([*again, *self._waiting])
         self._trim()
 
@@ -96,5 +105,7 @@ class LabelQueue:
 
     def _trim(self) -> None:
         while len(self._waiting) > self._size:
-            del self._waiting[next(iter(self._waiting))]
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            self.load.gone(oldest)
             self.let_go += 1

@@ -22,34 +22,34 @@ import torch
 
 from buffers.environment_spec import EnvironmentSpec
 from buffers.epochs import begin_epoch
-from buffers.transport import Handle, HandleSet
+from buffers.transport import HandleSet, Listening
 from configs.errors import RunError
 from configs.schema import RunConfig
 from rewards.intrinsic import build_model
 from rewards.intrinsic.annotation import Annotation
-from rewards.intrinsic.archive import Archive
-from rewards.intrinsic.base import Evidence, IntrinsicModel, State, after_steps
+from rewards.intrinsic.base import Evidence, IntrinsicModel, after_steps
 from rewards.intrinsic.label_queue import LabelQueue
 from rewards.intrinsic.label_store import LabelStore
 from rewards.intrinsic.labels import Item
-from rewards.intrinsic.loops import MemberLoops, Signal
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
 from rewards.intrinsic.pairs import PairSource
 from rewards.intrinsic.usage import Usage
+from rewards.online.archive import Archive
+from rewards.online.loops import MemberLoops, Signal
+from rewards.online.publication import Publication
+from rewards.online.tensors import State
 from rewards.threads import WorkerThreads
 
 __all__ = ["RewardLearner", "build"]
 
 IDLE_S = 5.0
-RETRY_S = 1.0
-"""Until a scorer that did not take a version is offered the newest one again."""
 CAPTIONS = 10_000
 """Different captions whose occurrences since the last update are known; of more, the first ones are forgotten."""
 FRAGMENTS = 256
 """Fragments that wait to be learned from; beyond it the oldest are let go."""
 
 
-class RewardLearner:
+class RewardLearner(Listening):
     """Answers `submit`, `stats` and `ping`; annotators and scorers come and go by `attach` and `detach`."""
 
     def __init__(
@@ -70,7 +70,7 @@ class RewardLearner:
         """
         settings = config.exploration.annotation
         self._model, self._store, self._archive, self._spec = model, store, archive, spec
-        self._deadline_s, self._train_deadline_s = config.cluster.call_deadline_s, config.learner.update_deadline_s
+        self._train_deadline_s = config.learner.update_deadline_s
         self._interval_s, self._wall_clock = interval_s, wall_clock
         self._queue = LabelQueue(
             settings.queue,
@@ -79,37 +79,28 @@ class RewardLearner:
             abstentions=store.abstentions,
         )
         self._pairs = PairSource(random.Random(config.seed))
+        annotators, scorers = HandleSet("annotator"), HandleSet("reward.intrinsic")
         self._annotation = Annotation(
             self._queue, store, settings,
-            refill=self._refill, version=lambda: self._published[0], labelled=self._labelled, wall_clock=wall_clock,
+            refill=self._refill, version=lambda: self._publication.version,
+            labelled=self._labelled, wall_clock=wall_clock, is_leaving=annotators.is_leaving,
         )  # fmt: skip
-        annotators, scorers = HandleSet("annotator"), HandleSet("reward.intrinsic")
-        self._pools = {members.pool: members for members in (annotators, scorers)}
-        self._loops = (MemberLoops(annotators, self._annotation.work), MemberLoops(scorers, self._serve))
+        super().__init__(annotators, scorers)
+        self._annotating = MemberLoops(annotators, self._annotation.work)
+        self._publication = Publication(scorers, config.cluster.call_deadline_s)
         self._usage = Usage(store.captions)
         self._captions: Counter[str] = Counter()
         self._fragments: list[bytes] = []
         self._has_news = bool(store)  # the process before may have died between a label and its version
-        self._arrived, self._made = Signal(), Signal()
+        self._arrived = Signal()
         self._threads = WorkerThreads("reward-training")
         self._training: asyncio.Task[None] | None = None
         self._metrics: dict[str, float] = {}
-        self._published: tuple[int, State] = (0, {})
         self._resume()
 
     def start(self) -> None:
         """Begin to train."""
         self._training = asyncio.get_running_loop().create_task(self._train())
-
-    # -- members (called by the supervisor) -----------------------------------------------------
-
-    def attach(self, pool: str, handle: Handle) -> None:
-        """An annotator is given items from now on; a scorer the newest version, and each that follows."""
-        self._pools[pool].attach(handle)
-
-    def detach(self, pool: str, name: str) -> None:
-        """A member is gone; what it was working on waits again."""
-        self._pools[pool].detach(name)
 
     def ping(self) -> dict[str, Any]:
         """Return the figures and the last failure of an annotator.
@@ -118,12 +109,13 @@ class RewardLearner:
           RunError: training, the disk or a loop failed; only a new process goes on.
         """
         self._store.raise_failure()
-        for loops in self._loops:
-            loops.raise_failure()
+        self._annotating.raise_failure()
+        self._publication.raise_failure()
         if self._training is not None and self._training.done() and not self._training.cancelled():
             error = self._training.exception()
             raise RunError(f"training of {type(self._model).__name__} ended: {error!r}") from error
-        return {**self.stats(), "last_annotator_failure": self._annotation.last_failure}
+        last = self._annotation.last_failure
+        return {**self.stats(), "last_annotator_failure": last, "load": {"annotator": self._queue.load.report()}}
 
     # -- scorers --------------------------------------------------------------------------------
 
@@ -158,7 +150,7 @@ class RewardLearner:
         return {
             **self._metrics,
             **self._usage.figures(),
-            "version": self._published[0],
+            "version": self._publication.version,
             "labels": len(self._store),
             "heldout_labels": len(self._store.held_out),
             "queue": len(self._queue),
@@ -175,8 +167,8 @@ class RewardLearner:
         """End the loops and close the log."""
         if self._training is not None:
             self._training.cancel()
-        for loops in self._loops:
-            await loops.close()
+        await self._annotating.close()
+        await self._publication.close()
         self._threads.close()
         await asyncio.to_thread(self._store.close)
 
@@ -186,7 +178,7 @@ class RewardLearner:
         if (found := self._archive.newest()) is not None:
             version, state = found
             self._model.load(version, state)
-            self._published = (version, self._model.state())
+            self._publication.publish(version, self._model.state())
 
     def _refill(self, count: int) -> None:
         if self._model.asks == 2:
@@ -209,9 +201,8 @@ class RewardLearner:
             covered = self._usage.covered()
             async with asyncio.timeout(self._train_deadline_s):
                 self._metrics, state = await self._threads.run(self._update, evidence)
-            self._published = (self._model.version, state)
             self._usage.published(self._model.version, covered)
-            self._made.send()
+            self._publication.publish(self._model.version, state)
             await asyncio.sleep(max(0.0, self._interval_s - (loop.time() - began)))
 
     def _evidence(self) -> Evidence:
@@ -232,21 +223,6 @@ class RewardLearner:
         self._store.flush()
         self._archive.save(self._model.version, {**state, **self._model.training_state()})
         return metrics, state
-
-    async def _serve(self, scorer: Handle) -> None:
-        """Give one scorer each newest version, until cancelled."""
-        held = 0
-        while True:
-            version, state = self._published
-            if version <= held:
-                await self._made.wait(IDLE_S)
-                continue
-            try:
-                held = await scorer.call(
-                    "install", version, state, deadline_s=self._deadline_s, awaiting=f"receipt of version {version}"
-                )
-            except RunError:
-                await asyncio.sleep(RETRY_S)  # dead ones are detached; the others are offered it again
 
 
 def _resident_bytes() -> float:

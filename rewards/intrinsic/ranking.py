@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from rewards.intrinsic.base import Evidence, Example, State
+from rewards.intrinsic.base import Evidence, Example
 from rewards.intrinsic.fitted import FittedModel
 from rewards.intrinsic.moments import Moments
+from rewards.online.tensors import State
 
 __all__ = ["Ranking", "bradley_terry_loss"]
 

@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.intrinsic.base import Evidence, IntrinsicModel, State
+from rewards.intrinsic.base import Evidence, IntrinsicModel
+from rewards.online.tensors import State
 
 __all__ = ["Retrieval"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from buffers.environment_spec import EnvironmentSpec, Observations
-from rewards.intrinsic.base import Evidence, IntrinsicModel, State
+from rewards.intrinsic.base import Evidence, IntrinsicModel
 from rewards.intrinsic.moments import Moments
-from rewards.intrinsic.tensors import adam_state, infer, load_adam, load_network, network_state
+from rewards.online.tensors import State, adam_state, infer, load_adam, load_network, network_state
 
 __all__ = ["RandomNetworkDistillation", "discounted_sums"]
 

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from buffers.environment_spec import EnvironmentSpec, Observations
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.base import Component
-from rewards.intrinsic.base import IntrinsicModel, State, after_steps
-from rewards.intrinsic.outbox import Met, Outbox
+from rewards.intrinsic.base import IntrinsicModel, after_steps
+from rewards.intrinsic.met import Met
+from rewards.online.outbox import Outbox
+from rewards.online.tensors import State
 from rewards.threads import WorkerThreads
 
 __all__ = ["IntrinsicScorer"]
@@ -49,7 +51,7 @@ class IntrinsicScorer(Component):
     def __init__(
         self,
         make_model: Callable[[], IntrinsicModel],
-        outbox: Outbox,
+        outbox: Outbox[Met],
         *,
         spec: EnvironmentSpec | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -118,7 +120,7 @@ class IntrinsicScorer(Component):
             met.used[serving.model.version] = self._wall_clock()
         self._outbox.add(met)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._threads.close()
 
 

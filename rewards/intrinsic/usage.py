@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Collection
 
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
 
 __all__ = ["Usage"]
 

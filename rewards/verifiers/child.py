@@ -3,6 +3,10 @@
 A child is a fresh interpreter that speaks JSON lines over pipes; one that misses its deadline is
 killed, and the next item gets a new one. Children are borrowed from a pool, so that every calling
 thread has one of its own.
+
+It serves many items, which is fast and keeps its caches: right for trusted code that hostile text may hang. A
+confined child is under the policy of `rewards.sandbox` as well, and sees nothing of our environment; what
+runs the text itself belongs into the sandbox, where every item has a process of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from buffers.scores import Score, ScoreStatus
+from rewards.sandbox.probe import require_containment
+from rewards.sandbox.program import SandboxError
 
 __all__ = ["Child", "ChildDied", "ChildPool"]
 
@@ -29,7 +35,7 @@ MEMORY_BYTES = 4 << 30
 """Address space of one child."""
 _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Linear algebra reserves address space per thread, which the memory limit would count."""
-ROOT = Path(__file__).resolve().parents[2]
+_PATH = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
 
 
 class ChildDied(Exception):
@@ -39,13 +45,14 @@ class ChildDied(Exception):
 class Child:
     """One child process that serves `target`, a "package.module:function" of dict to dict."""
 
-    def __init__(self, target: str, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, target: str, memory_bytes: int = MEMORY_BYTES, *, confined: bool = False) -> None:
         self._target = target
+        manners = "confined" if confined else "free"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rewards.verifiers.child_main", target, str(memory_bytes)],
+            [sys.executable, "-m", "rewards.verifiers.child_main", target, str(memory_bytes), manners],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_SINGLE_THREADED, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+            env={**({} if confined else os.environ), **_SINGLE_THREADED, "PYTHONPATH": _PATH},
             bufsize=0,
             start_new_session=True,  # Ctrl-C on the terminal is for the parent
         )
@@ -121,9 +128,10 @@ class Child:
 class ChildPool:
     """Idle children of one target; grows to the number of threads that ask at the same time."""
 
-    def __init__(self, target: str, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, target: str, memory_bytes: int = MEMORY_BYTES, *, confined: bool = False) -> None:
         self._target = target
         self._memory_bytes = memory_bytes
+        self._confined = confined
         self._idle: list[Child] = []
         self._lock = threading.Lock()
 
@@ -132,8 +140,9 @@ class ChildPool:
 
         Raises:
           TimeoutError, ChildDied: as `Child.wait_ready`.
+          SandboxError: this machine cannot confine them.
         """
-        children = [Child(self._target, self._memory_bytes) for _ in range(count - len(self._idle))]
+        children = [self._child() for _ in range(count - len(self._idle))]
         for child in children:  # they import side by side, whoever is waited for
             child.wait_ready()
         with self._lock:
@@ -147,17 +156,23 @@ class ChildPool:
         """
         with self._lock:
             child = self._idle.pop() if self._idle else None
-        child = child or Child(self._target, self._memory_bytes)
         try:
+            child = child or self._child()
             score = _score(child.ask(item, deadline_s))
         except TimeoutError as error:
-            child.close()
+            if child is not None:
+                child.close()
             return Score.invalid(ScoreStatus.TIMEOUT, f"{error} within {deadline_s:g} s; it was killed")
-        except ChildDied as error:
+        except (ChildDied, SandboxError) as error:
             return Score.invalid(ScoreStatus.ERROR, str(error))
         with self._lock:
             self._idle.append(child)
         return score
+
+    def _child(self) -> Child:
+        if self._confined:
+            require_containment()
+        return Child(self._target, self._memory_bytes, confined=self._confined)
 
     def close(self) -> None:
         """End the idle children."""

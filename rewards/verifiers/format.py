@@ -23,6 +23,8 @@ class Format(Component):
     A regular expression can take exponential time and holds the interpreter meanwhile, so patterns
     are matched in a child process; tags are not.
 
+        component: {target: format, tags: [think, answer]}
+
     Source: the format reward of DeepSeek-R1, arXiv:2501.12948 sec. 2.2.2.
     """
 

@@ -15,6 +15,8 @@ __all__ = ["LengthPenalty", "SoftOverlong"]
 class LengthPenalty(Component):
     """0.0 up to `target_tokens` sampled tokens, then -1.0 for each further `target_tokens`, linearly.
 
+        component: {target: length_penalty, target_tokens: 200}
+
     Source: this project; for a penalty that saturates see `soft_overlong`.
     """
 
@@ -31,6 +33,8 @@ class LengthPenalty(Component):
 @dataclass(frozen=True, kw_only=True)
 class SoftOverlong(Component):
     """0.0 up to `max_completion_length - cache_tokens`, then linearly down to -1.0 at the maximum.
+
+        component: {target: soft_overlong, max_completion_length: 2048, cache_tokens: 400}
 
     Source: the soft overlong punishment of DAPO, arXiv:2503.14476 eq. 13.
     """

@@ -11,8 +11,9 @@ from decimal import Decimal
 
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.base import Component
+from rewards.verifiers.units import NONE, Unit, leading_unit
 
-__all__ = ["Numeric", "last_number"]
+__all__ = ["Numeric", "last_number", "last_quantity"]
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(
@@ -20,16 +21,22 @@ _NUMBER = re.compile(
     r"(?:/(?P<denominator>\d+))?",
     re.ASCII,
 )
+_POWER_OF = re.compile(r"[^\W\d_]\^?-?$")
 # 220 digits are exact for any answer a person writes; out of range becomes infinite instead of raising.
 _ARITHMETIC = decimal.Context(prec=220, traps=[])
+
+
+Quantity = tuple[Decimal, Unit | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numeric(Component):
     """1.0 where the last number of the completion equals that of the reference answer, else 0.0.
 
-    Words, units and currency signs around the number are ignored; `1,234.5`, `-3`, `2e-3` and `3/4`
-    are numbers. Abstains where the reference holds no number.
+    Words and currency signs around the number are ignored, and units unless they are asked for; `1,234.5`, `-3`,
+    `2e-3` and `3/4` are numbers. Abstains where the reference holds no number.
+
+        component: {target: numeric, units: true, relative_tolerance: 0.01}
 
     Source: the answer check of GSM8K, arXiv:2110.14168, with the tolerances of PEP 485.
     """
@@ -37,6 +44,9 @@ class Numeric(Component):
     absolute_tolerance: float = 1e-6
     relative_tolerance: float = 0.0
     """Share of the reference's magnitude."""
+    units: bool = False
+    """Where the reference has a unit, the number must have one of the same kind: 1.5 km for 1500 m. The absolute
+    tolerance is in the reference's unit."""
 
     def __post_init__(self) -> None:
         for field, value in vars(self).items():
@@ -47,12 +57,21 @@ class Numeric(Component):
         return [self._judge(sample) for sample in samples]
 
     def _judge(self, sample: Sample) -> Score:
-        reference = last_number(sample.answer)
+        reference = last_quantity(sample.answer, units=self.units)
         if reference is None:
             detail = f"{sample.id}: no number in the reference answer {sample.answer[:80]!r}"
             return Score.invalid(ScoreStatus.ABSTAINED, detail)
-        given = last_number(sample.completion)
-        return Score(value=float(given is not None and self._close(given, reference)))
+        given = last_quantity(sample.completion, units=self.units)
+        return Score(value=float(given is not None and self._equal(given, reference)))
+
+    def _equal(self, given: Quantity, reference: Quantity) -> bool:
+        (number, unit), (expected, wanted) = given, reference
+        if self.units and wanted is not None:
+            unit = unit or NONE
+            if unit.powers != wanted.powers:
+                return False
+            number = _ARITHMETIC.multiply(number, unit.factor / wanted.factor)
+        return self._close(number, expected)
 
     def _close(self, given: Decimal, reference: Decimal) -> bool:
         relative = _ARITHMETIC.multiply(Decimal(self.relative_tolerance), abs(reference))
@@ -62,7 +81,18 @@ class Numeric(Component):
 
 def last_number(text: str) -> Decimal | None:
     """Return the last number in `text`, or None where there is none or it is out of range."""
-    last = deque(_NUMBER.finditer(text.replace("\N{MINUS SIGN}", "-")), maxlen=1)
+    found = last_quantity(text)
+    return found and found[0]
+
+
+def last_quantity(text: str, *, units: bool = False) -> Quantity | None:
+    """Return the last number in `text`, with the unit behind it if asked, or None as `last_number`.
+
+    Where units are asked for, the power of one is no number: the last of "5 m^2" is 5.
+    """
+    text = text.replace("\N{MINUS SIGN}", "-")
+    numbers = (match for match in _NUMBER.finditer(text) if not units or not _is_power(text, match.start()))
+    last = deque(numbers, maxlen=1)
     if not last:
         return None
     match = last[0]
@@ -70,4 +100,8 @@ def last_number(text: str) -> Decimal | None:
     value = _ARITHMETIC.create_decimal((match["sign"] or "") + digits)
     if match["denominator"]:
         value = _ARITHMETIC.divide(value, _ARITHMETIC.create_decimal(match["denominator"]))
-    return value if value.is_finite() else None
+    return (value, leading_unit(text[match.end() :]) if units else None) if value.is_finite() else None
+
+
+def _is_power(text: str, start: int) -> bool:
+    return _POWER_OF.search(text[max(0, start - 3) : start]) is not None

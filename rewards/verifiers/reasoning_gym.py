@@ -1,6 +1,6 @@
-"""Reward that a reasoning-gym generator gives itself, judged in a killable child.
+"""Reward that a reasoning-gym generator gives itself, judged in the sandbox.
 
-Some generators call `eval` on the answer or search a puzzle's states, so hangs are possible.
+Some generators call `eval` on the answer, so that it may be any program, or search a puzzle's states for ever.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.base import Component
-from rewards.verifiers.child import ChildPool
+from rewards.sandbox.limits import Limits
+from rewards.sandbox.pool import Sandbox
+from rewards.sandbox.program import Order
+from rewards.verifiers.extract import last_tagged
 
 __all__ = ["ReasoningGym"]
 
-_CHILDREN = ChildPool("rewards.verifiers.reasoning_gym_judge:judge")
+_SANDBOX = Sandbox(
+    Order(target="rewards.verifiers.reasoning_gym_judge:judge", limits=Limits(memory_bytes=4 << 30, threads=256))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,8 @@ class ReasoningGym(Component):
     """The generator's own score in [0, 1]; `metadata` holds `dataset` (its name) and `entry` (as JSON).
 
     Abstains where the metadata is missing, since the task then has another source.
+
+        component: {target: reasoning_gym, answer_tag: answer}
 
     Source: Reasoning Gym, arXiv:2505.24760; https://github.com/open-thought/reasoning-gym.
     """
@@ -37,9 +44,13 @@ class ReasoningGym(Component):
         if self.answer_tag and not self.answer_tag.isidentifier():
             raise ValueError(f"answer_tag is {self.answer_tag!r}; it must be a name without brackets; try answer")
 
+    def require_containment(self) -> None:
+        """Let hostile programs try to get out, once in this process."""
+        _SANDBOX.require_containment()
+
     def warm(self, concurrency: int) -> None:
-        """Start the children, so that their imports do not eat the first call's deadline."""
-        _CHILDREN.warm(concurrency)
+        """Start the zygotes, so that their imports do not eat the first call's deadline."""
+        _SANDBOX.warm(concurrency)
 
     def score(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._judge(sample) for sample in samples]
@@ -48,14 +59,8 @@ class ReasoningGym(Component):
         if not {"dataset", "entry"} <= sample.metadata.keys():
             detail = f"{sample.id}: metadata lacks `dataset` or `entry`; take tasks from the reasoning_gym source"
             return Score.invalid(ScoreStatus.ABSTAINED, detail)
-        answer = _between(sample.completion, self.answer_tag) if self.answer_tag else sample.completion.strip()
+        answer = last_tagged(sample.completion, self.answer_tag) if self.answer_tag else sample.completion.strip()
         if answer is None:
             return Score(value=0.0)
         item = {"dataset": sample.metadata["dataset"], "entry": sample.metadata["entry"], "answer": answer}
-        return _CHILDREN.judge(item, self.deadline_s)
-
-
-def _between(text: str, tag: str) -> str | None:
-    end = text.rfind(f"</{tag}>")
-    start = text.rfind(f"<{tag}>", 0, max(end, 0))
-    return text[start + len(tag) + 2 : end].strip() if start >= 0 else None
+        return _SANDBOX.judge(item, self.deadline_s)

@@ -1,4 +1,4 @@
-"""The child's side of `rewards.verifiers.reasoning_gym`: imported in the child only, heavy imports first."""
+"""The inside of the sandbox for `rewards.verifiers.reasoning_gym`: imported there only, heavy imports first."""
 
 from __future__ import annotations
 

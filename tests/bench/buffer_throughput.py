@@ -14,7 +14,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from configs.load import load_config
 from configs.registry import Deferred
 from configs.schema import RunConfig
 from rewards.combine import Verdict
+from rewards.versions import several_versions
 
 PRESET = Path(__file__).parents[2] / "configs" / "smoke.yaml"
 WORKERS = 2
@@ -68,8 +69,12 @@ class Scorer:
     needs: frozenset[str] = frozenset()
     batch_needs: frozenset[str] = frozenset()
     batch_components = ()
+    scheduled = False
 
-    async def score(self, samples: Sequence[Sample]) -> list[Verdict]:
+    def mixes_versions(self, groups: Sequence[Sequence[Mapping[str, Score]]]) -> bool:
+        return any(several_versions([scores["correct"] for scores in group]) for group in groups)
+
+    async def score(self, samples: Sequence[Sample], version: int) -> list[Verdict]:
         score = Score(component="correct", status=ScoreStatus.OK, value=1.0)
         return [Verdict(scores={"correct": score}, total=1.0, detail="") for _ in samples]
 

@@ -33,8 +33,8 @@ EPISODES = "SELECT metadata FROM trajectories ORDER BY finished_at"
 UPDATES = "SELECT num_trained, time FROM versions WHERE num_trained > 0 ORDER BY version"
 
 
-def finish(folder: Path, name: str, words: Sequence[str]) -> Path:
-    """Return the folder of a finished run, running what is missing of it.
+def finish(folder: Path, name: str, words: Sequence[str], preset: Path = PRESET) -> Path:
+    """Return the folder of a finished run of a preset, running what is missing of it.
 
     Raises:
       RunError: it failed; says how.
@@ -43,7 +43,7 @@ def finish(folder: Path, name: str, words: Sequence[str]) -> Path:
     if is_done(run):
         return run
     resume = ["resume=true"] if run.exists() else []
-    command = [sys.executable, "launch.py", "run", str(PRESET), *SETTINGS, *words, f"runs_folder={folder}"]
+    command = [sys.executable, "launch.py", "run", str(preset), *SETTINGS, *words, f"runs_folder={folder}"]
     done = subprocess.run(
         [*command, f"name={name}", *resume], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S
     )

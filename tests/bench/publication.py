@@ -51,11 +51,11 @@ def measure(size: int, rounds: int) -> dict[str, float]:
         for array, to in zip(arrays, targets[version & 1], strict=True):
             np.copyto(to, array)
         copied_by_tensor = time.perf_counter()
-        stats = publisher.publish(version, tensors)
+        stats = publisher.publish(version, [tensors])
         published = time.perf_counter()
         receiver.take()
         taken = time.perf_counter()
-        packet = store.publish(version, tensors)
+        packet = store.publish(version, [tensors])
         copies = (copied - started, copied_by_tensor - copied)
         row = (*copies, stats.transfer_s, stats.checksum_s, taken - published, packet.transfer_s)
         if version > 2:  # each half is touched once before it counts

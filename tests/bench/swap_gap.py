@@ -52,7 +52,7 @@ async def measure(swaps: int) -> dict[str, float]:
     for step in range(EVERY * (swaps + 1)):
         swap = step % EVERY == EVERY - 1
         if swap:
-            publisher.publish(step, weights)
+            publisher.publish(step, [weights])
         began = time.perf_counter()
         if receiver.poll() is not None:
             engine.load_weights(*receiver.take())

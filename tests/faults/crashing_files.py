@@ -25,7 +25,7 @@ class HookedFiles(OsFiles):
         self.step("create")
         return super().create(path)
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | memoryview) -> None:
         self.step("write")
         super().write(handle, data)
 
@@ -77,7 +77,7 @@ class CrashingFiles(HookedFiles):
         self.handles[handle] = self.live[path.name] = Content()
         return handle
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | memoryview) -> None:
         if self.operations + 1 == self.crash_at:
             self.handles[handle].data += data  # the cut comes while it is being written
         super().write(handle, data)

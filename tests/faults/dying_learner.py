@@ -12,10 +12,10 @@ from typing import Any
 from buffers.transport import LocalHandle
 from configs.decision import AnnotationConfig, IntrinsicConfig
 from configs.schema import RunConfig
-from rewards.intrinsic.base import State
 from rewards.intrinsic.labels import Item, Label
 from rewards.intrinsic.learner import build
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
+from rewards.online.tensors import State
 from tests.faults.kill_at import Cut
 
 __all__ = ["SETTINGS", "Annotator", "die_at", "digest", "installed"]

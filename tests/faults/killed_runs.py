@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ from buffers.records.lineage import SurvivingLineage
 from buffers.records.query import query
 from tests.faults.kill_at import Cut
 
-__all__ = ["KILLED", "Run"]
+__all__ = ["KILLED", "LANES", "Run", "check_nothing_is_lost", "kill_at_random", "last_words"]
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240.0
@@ -34,6 +38,20 @@ TINY = (
     "logging.report=false", "logging.tensorboard=false", "logging.view=plain", "cluster.progress_deadline_s=60",
 )  # fmt: skip
 
+LANES = (
+    "configs/cartpole.yaml", "name=run", "cluster.address=local", "updates=6", "checkpoint.every=2", "eval.every=0",
+    "environment.eval_episodes=0", "environment.lanes=6", "environment.fragments_per_update=6",
+    "environment.fragment_length=12", "rollout.slots=16", "buffer.segment_bytes=20000", "logging.report=false",
+    "logging.tensorboard=false", "logging.view=plain", "cluster.progress_deadline_s=60",
+)  # fmt: skip
+"""Twelve steps are less than an episode of CartPole: most of them go on from fragment to fragment."""
+
+LAST_WORDS = """
+SELECT slot, last.event AS event, last.reason AS reason FROM (
+    SELECT concat_ws(':', source, epoch, task, sample) AS slot,
+        arg_max({event: event::VARCHAR, reason: reason}, seq) AS last FROM events GROUP BY slot)
+"""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,6 +59,8 @@ class Run:
 
     folder: Path
     words: Sequence[str] = ()
+    base: Sequence[str] = TINY
+    """The preset and its changes that `words` are put on."""
 
     @property
     def path(self) -> Path:
@@ -52,7 +72,7 @@ class Run:
 
     def play(self, *words: str, cut: Cut | None = None, fault: Cut | None = None) -> int:
         """Run `launch.py run` to its end, whatever that is; return the exit code, -9 when killed."""
-        every = [*TINY, f"runs_folder={self.folder}", *self.words, *words]
+        every = [*self.base, f"runs_folder={self.folder}", *self.words, *words]
         self.folder.mkdir(exist_ok=True)
         faults = [f for f in (cut, fault) if f is not None]
         process = _context.Process(target=_live, args=(every, str(self.folder / "log.txt"), faults))
@@ -124,3 +144,44 @@ def _live(words: list[str], log: str, faults: Sequence[Cut]) -> None:
     for fault in faults:
         fault.arm()
     sys.exit(launch.main(["run", *words]))
+
+
+def last_words(run: Run) -> dict[str, tuple[str, str]]:
+    """Return the last event and its reason of every slot."""
+    return {row["slot"]: (row["event"], row["reason"]) for row in run.sql(LAST_WORDS)}
+
+
+def check_nothing_is_lost(run: Run, at_the_kill: dict[str, tuple[str, str]]) -> None:
+    """Slots that had no end when the run was killed are trained; the only end beside that is a stated one."""
+    run.check_books()
+    now = last_words(run)
+    in_flight = {slot for slot, (event, _) in at_the_kill.items() if event not in ("trained", "dropped", "failed")}
+    assert in_flight, "nothing was in flight: the test proved nothing"
+    assert {slot: now[slot] for slot in in_flight if now[slot][0] != "trained"} == {}
+    assert {reason for event, reason in now.values() if event != "trained"} <= {"run_ended"}
+
+
+def kill_at_random(run: Run, *, seed: int, times: int) -> None:
+    """Start a run, or go on, and kill all of its processes at an instant soon after it first trained; several times."""
+    rng = random.Random(seed)
+    for attempt in range(times):
+        process = launch_process(run, "updates=100000", *(["resume=true"] if attempt else []))
+        wait_for_training(run, process, of_lineage=attempt)
+        time.sleep(2 * rng.random())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(DEADLINE_S)
+
+
+def launch_process(run: Run, *words: str) -> subprocess.Popen[bytes]:
+    """Start `python launch.py run` as a user does, in a process group of its own."""
+    command = [sys.executable, "launch.py", "run", *run.base, f"runs_folder={run.folder}", *run.words, *words]
+    with (run.folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for_training(run: Run, process: Any, of_lineage: int) -> None:
+    ends = time.monotonic() + DEADLINE_S
+    trained = f"SELECT count(*) AS n FROM events WHERE event = 'trained' AND lineage = {of_lineage}"
+    while not (run.path / "ledger").exists() or not run.sql(trained)[0]["n"]:
+        assert process.poll() is None and time.monotonic() < ends, run.log[-3000:]
+        time.sleep(0.1)

@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from buffers.records.audit import audit
 from buffers.records.query import query
 
-__all__ = ["ROOT", "LiveRun"]
+__all__ = ["ROOT", "LiveRun", "running"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 
 
 class LiveRun:
@@ -26,9 +27,9 @@ class LiveRun:
         self.path = folder / "live"
         self._log = folder / "log.txt"
         self._words = [
-            "configs/smoke.yaml", "name=live", f"runs_folder={folder}", "eval.tasks=0", "checkpoint.every=0",
-            "cluster.heartbeat_s=0.2", "warm_start.updates=0", "logging.report=false", "rollout.message_samples=8",
-            "rollout.max_delay_s=0.5",
+            "configs/smoke.yaml", "name=live", f"runs_folder={folder}", "updates=100000", "eval.tasks=0",
+            "checkpoint.every=0", "cluster.heartbeat_s=0.2", "warm_start.updates=0", "logging.report=false",
+            "rollout.message_samples=8", "rollout.max_delay_s=0.5",
             "rewards.components.correct.component={target: 'tests.faults.slow_reward:SlowLength'}", *words,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
@@ -96,3 +97,21 @@ class LiveRun:
         """Return the process id of each member of a pool."""
         found: dict[str, int] = self.command("status")["pools"][pool]["pids"]
         return found
+
+
+@contextmanager
+def running(folder: Path, *words: str, first: tuple[str, ...] = ()) -> Iterator[LiveRun]:
+    """A run after its first update, which is ended whatever happens to its test.
+
+    Args:
+      first: further words, of the first start alone.
+    """
+    run = LiveRun(folder, *words)
+    run.start(*first)
+    try:
+        run.wait("the first update", lambda: run.trained)
+        yield run
+    finally:
+        if run.process is not None and run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()

@@ -15,7 +15,8 @@ class SlowLength(Component):
     """Rewards short completions, slowly."""
 
     pause_s: float = 0.1
+    modulus: int = 3
 
     def score(self, samples: Sequence[Sample]) -> list[Score]:
         time.sleep(self.pause_s)
-        return [Score(value=float(sample.num_tokens % 3)) for sample in samples]
+        return [Score(value=float(sample.num_tokens % self.modulus)) for sample in samples]

@@ -26,12 +26,13 @@ from buffers.scores import Sample
 from buffers.segments import read_stream
 from buffers.tables import LABELS
 from buffers.transport import LocalHandle
+from configs.cluster import ClusterConfig
 from configs.decision import AnnotationConfig, IntrinsicConfig
 from configs.registry import Deferred
-from configs.schema import ClusterConfig, RunConfig
+from configs.schema import RunConfig
 from rewards.intrinsic.learner import RewardLearner, build
 from rewards.intrinsic.member import build as build_scorer
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
 from tests.faults.live_run import ROOT
 
 sys.path.append(str(ROOT / "tests" / "unit"))
@@ -43,7 +44,7 @@ DEADLINE_S = 60.0
 RULES = [{"match": "key", "value": 1}]
 KEEPER = """
 from actors import ray_adapter
-from configs.schema import ClusterConfig
+from configs.cluster import ClusterConfig
 print(ray_adapter.connect(ClusterConfig(), "keeper"), flush=True)
 input()
 """

@@ -12,9 +12,9 @@ from buffers.segments import read_stream
 from buffers.tables import LABELS
 from buffers.transport import LocalHandle
 from configs.errors import Corruption
-from rewards.intrinsic.archive import Archive
 from rewards.intrinsic.learner import build
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
+from rewards.online.archive import Archive
 from tests.faults.dying_learner import SETTINGS, Annotator, die_at, digest, installed
 from tests.faults.kill_at import Cut, half_a_write, whole
 
@@ -28,7 +28,7 @@ CUTS = {
     "before a version is on disk": Cut(target=WRITE, about=".state", call=3),
     "in the middle of writing a version": Cut(target=WRITE, about=".state", call=3, half=half_a_write),
     "before a version gets its name": Cut(target="buffers.files:OsFiles.rename", about=".state", call=3),
-    "between disk and publication": Cut(target="rewards.intrinsic.archive:Archive.save", call=3, half=whole),
+    "between disk and publication": Cut(target="rewards.online.archive:Archive.save", call=3, half=whole),
 }
 
 

@@ -14,22 +14,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.live_run import LiveRun
+from tests.faults.live_run import LiveRun, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
-    live = LiveRun(tmp_path_factory.mktemp("live"))
-    live.start("updates=100000")
-    try:
-        live.wait("the first update", lambda: live.trained)
+    with running(tmp_path_factory.mktemp("live")) as live:
         yield live
-    finally:
-        if live.process is not None and live.process.poll() is None:
-            live.process.kill()
-            live.process.wait()
 
 
 def test_a_worker_killed_mid_rollout_is_replaced_and_its_slots_are_generated_again(run: LiveRun):
@@ -74,7 +67,7 @@ def test_stop_drains_checkpoints_and_can_be_resumed(run: LiveRun):
     assert summary["status"] == "stopped"
     assert [folder.name for folder in (run.path / "checkpoints").iterdir()] == [f"v{summary['policy_version']:08d}"]
     run.check_books()
-    run.start("updates=100000", "resume=true")
+    run.start("resume=true")
     run.progress()
     versions = run.sql("SELECT min(version) AS first FROM events WHERE event = 'trained' AND lineage = 1")
     assert versions[0]["first"] == summary["policy_version"]

@@ -36,7 +36,7 @@ weights, version = torch.zeros(layout.specs[0].shape), 0
 while True:
     version += 1
     try:
-        publisher.publish(version, {"w": weights.fill_(version)})
+        publisher.publish(version, [{"w": weights.fill_(version)}])
     except StaleEpoch as error:
         sys.exit(f"fenced: {error}")
 """
@@ -92,7 +92,7 @@ def test_a_stopped_publisher_is_fenced_and_its_mixed_bytes_are_never_loaded(
     assert values == {float(version)}
 
     successor = SharedMemoryPublisher(name, LAYOUT, epoch=2)
-    successor.publish(1, {"w": torch.full((SIZE,), -1.0)})
+    successor.publish(1, [{"w": torch.full((SIZE,), -1.0)}])
     assert taken(receiver) == (1, {-1.0})
 
     mixed = segment.halves[half].copy()
@@ -115,7 +115,7 @@ def test_a_publisher_killed_within_a_write_leaves_the_version_before_it(
     version, values = taken(receiver)
     assert values == {float(version)}
     successor = SharedMemoryPublisher(name, LAYOUT, epoch=1)
-    successor.publish(version + 1, {"w": torch.full((SIZE,), 0.5)})
+    successor.publish(version + 1, [{"w": torch.full((SIZE,), 0.5)}])
     assert taken(receiver) == (version + 1, {0.5})
 
 
@@ -155,7 +155,7 @@ def publish_with_a_takeover(publisher: SharedMemoryPublisher, at_line: int, take
 
     sys.settrace(trace)
     try:
-        publisher.publish(2, constant(2.0))
+        publisher.publish(2, [constant(2.0)])
     except StaleEpoch:
         pass
     finally:
@@ -168,24 +168,24 @@ def test_a_successor_may_take_over_at_any_line_of_a_publication(name: str) -> No
     for at_line in itertools.count(1):
         here = f"{name}-{at_line}"
         old = SharedMemoryPublisher(here, SMALL, epoch=1)
-        old.publish(1, constant(1.0))
+        old.publish(1, [constant(1.0)])
         receiver = SharedMemoryReceiver(here, SMALL, deadline_s=5)
         assert receiver.take()[0] == 1
         successors: list[SharedMemoryPublisher] = []
 
         def takeover(here: str = here, successors: list[SharedMemoryPublisher] = successors) -> None:
             successors.append(SharedMemoryPublisher(here, SMALL, epoch=2))
-            successors[0].publish(7, constant(7.0))
+            successors[0].publish(7, [constant(7.0)])
 
         if publish_with_a_takeover(old, at_line, takeover) < at_line:
             break
         version, tensors = receiver.take()
         assert version == 7 and set(tensors["w"].tolist()) == {7.0}, f"taken over at line {at_line}"
         with pytest.raises(StaleEpoch):
-            old.publish(8, constant(8.0))
+            old.publish(8, [constant(8.0)])
         assert receiver.poll() is None
         old.close()
-        successors[0].publish(9, constant(9.0))
+        successors[0].publish(9, [constant(9.0)])
         assert receiver.take()[0] == 9
         receiver.close()
         successors[0].close()

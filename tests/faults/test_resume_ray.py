@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.live_run import ROOT, LiveRun
+from tests.faults.live_run import ROOT, LiveRun, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 WORDS = (
-    "updates=100000", "checkpoint.every=4", "batch.prompts_per_update=4", "rollout.max_delay_s=0",
+    "checkpoint.every=4", "batch.prompts_per_update=4", "rollout.max_delay_s=0",
     "rewards.components.correct.component={target: length_penalty, target_tokens: 2}", "buffer.commit_interval_s=0.3",
 )  # fmt: skip
 KEEPER = """
 from actors import ray_adapter
-from configs.schema import ClusterConfig
+from configs.cluster import ClusterConfig
 print(ray_adapter.connect(ClusterConfig(), "keeper"), flush=True)
 input()
 """
@@ -58,15 +58,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[LiveRun]:
-    live = LiveRun(tmp_path_factory.mktemp("live"), *WORDS)
-    live.start(f"cluster.address={cluster.address}")
-    try:
-        live.wait("the first update", lambda: live.trained)
+    with running(tmp_path_factory.mktemp("live"), *WORDS, first=(f"cluster.address={cluster.address}",)) as live:
         yield live
-    finally:
-        if live.process is not None and live.process.poll() is None:
-            live.process.kill()
-            live.process.wait()
 
 
 def dies(run: LiveRun, pool: str) -> None:
@@ -76,7 +69,9 @@ def dies(run: LiveRun, pool: str) -> None:
     os.kill(pid, signal.SIGKILL)
     assert run.finish() == 1, run.log
     (last,) = [line for line in run.log.splitlines()[-5:] if line.startswith("failed: ")]
-    assert f"{pool}-0" in last and last.endswith("resume=true goes on from the last checkpoint"), last
+    # Its handle knows its name; whoever waits for an argument of it is told the pool alone.
+    assert last.startswith((f"failed: {pool}-0 ", f"failed: {pool} is gone with what ")), last
+    assert last.endswith("resume=true goes on from the last checkpoint"), last
 
 
 @pytest.mark.parametrize("pool", ["buffer", "learner"])

@@ -30,15 +30,32 @@ WORDS = (
     "max_staleness=4", "buffer.staleness_policy=drop", "rollout.workers=2", "rollout.message_samples=8",
     "rollout.max_delay_s=0.05", f"rewards.components.correct.component={COMPONENT}", "cluster.heartbeat_s=0.2",
     "rewards.components.correct.deadline_s=60", "buffer.segment_bytes=16000000", "learner.num_iterations=2",
+    "checkpoint.every=4",
 )  # fmt: skip
+
+
+SAMPLED_BY_THE_LOST = """
+SELECT count(*) AS n FROM trajectories t JOIN events e ON e.id = t.id WHERE e.event = 'generated' AND e.lineage = 0
+AND list_max(t.version_values) > (SELECT min(version) FROM versions WHERE lineage = 1)
+"""
+ATTEMPTS = 5
 
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run in which versions that the resume rolls back had sampled something; when its kill comes is chance."""
+    for _ in range(ATTEMPTS):
+        run = disturbed_once(tmp_path_factory)
+        if run.sql(SAMPLED_BY_THE_LOST)[0]["n"]:
+            return run
+    raise AssertionError(f"{ATTEMPTS} runs, and no version that was rolled back had sampled anything")
+
+
+def disturbed_once(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("disturbed"), WORDS)
     exchange = "actors.worker:RolloutWorker.exchange"
     lost = Cut(target=exchange, call=6, when=with_units, half=lose_the_worker, kills=False)
-    killed = Cut(target="buffers.host:BufferHost.commit", call=13)
+    killed = Cut(target="buffers.host:BufferHost.commit", call=15)  # the newest checkpoint is of version 12
     assert run.play("updates=26", cut=killed, fault=lost) == KILLED, run.log
     assert run.resume("updates=26") == 0, run.log
     return run

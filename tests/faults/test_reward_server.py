@@ -16,7 +16,7 @@ import pytest
 from buffers.scores import Sample, Score, ScoreStatus
 from buffers.transport import HandleSet, LocalHandle
 from rewards.base import Component
-from rewards.combine import WeightedSum
+from rewards.combine import Combine, Term
 from rewards.graph import RewardGraph, RewardPart
 from rewards.server import RewardServer
 from rewards.threads import WorkerThreads
@@ -171,11 +171,14 @@ async def test_a_thread_whose_answer_crosses_the_giving_up_is_not_taken_for_hung
     await asyncio.wait({running})
     assert running.cancelled() and (threads.hung, threads.abandoned) == (0, 0)
     # With its thread still at work, the same is an abandoned call.
-    running = asyncio.create_task(threads.run(time.sleep, 0.2))
-    await asyncio.sleep(0.05)
+    begun, over = threading.Event(), threading.Event()
+    running = asyncio.create_task(threads.run(lambda: (begun.set(), over.wait())))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
     running.cancel()
     await asyncio.wait({running})
     assert (threads.hung, threads.abandoned) == (1, 1)
+    over.set()
     threads.close()
 
 
@@ -190,15 +193,15 @@ async def test_an_expression_that_math_verify_never_finishes_is_killed_and_its_n
 
 
 async def test_a_pattern_that_backtracks_forever_is_killed_while_the_event_loop_goes_on() -> None:
-    host = server(Format(pattern="(a+)+b", deadline_s=0.3), deadline_s=30.0)
+    host = server(Format(pattern="(a+)+b", deadline_s=1.0), deadline_s=30.0)
     await host.start()
     scoring = asyncio.create_task(host.score(judged(("a" * 64, ""), ("aab", ""))))
-    longest_gap_s, last = 0.0, time.monotonic()
+    turns = 0
     while not scoring.done():
-        await asyncio.sleep(0.01)
-        longest_gap_s, last = max(longest_gap_s, time.monotonic() - last), time.monotonic()
+        await asyncio.sleep(0.001)
+        turns += 1
     assert [s.status for s in await scoring] == [ScoreStatus.TIMEOUT, ScoreStatus.OK]
-    assert longest_gap_s < 0.25
+    assert turns > 10, "the loop stood still while the pattern was matched"
     host.close()
 
 
@@ -260,8 +263,8 @@ async def test_a_replica_killed_while_it_scores_is_replaced_by_another() -> None
     dying = LocalHandle("a-0", server(Poisonable(lambda: release.wait(60)), deadline_s=5.0))
     replicas = HandleSet("a")
     replicas.attach(dying)
-    graph = RewardGraph({"a": RewardPart(replicas=replicas, deadline_s=10.0)}, WeightedSum({"a": 1.0}))
-    scoring = asyncio.create_task(graph.score(named("bad", "2")))
+    graph = RewardGraph({"a": RewardPart(replicas=replicas, deadline_s=10.0)}, Combine({"a": Term()}))
+    scoring = asyncio.create_task(graph.score(named("bad", "2"), 0))
     await asyncio.sleep(0.05)
     dying.kill()
     replicas.attach(LocalHandle("a-1", server(Poisonable(lambda: 7.0))))

@@ -25,7 +25,7 @@ def test_nothing_of_vllm_is_left_when_its_owner_is_killed():
         text=True,
     )
     with owner:
-        assert owner.stdout is not None and owner.stdout.readline() == "up\n"
+        assert owner.stdout is not None and "up\n" in owner.stdout, "libraries may say something before"
         started = psutil.Process(owner.pid).children(recursive=True)
         mapped = {m.path.split(" ")[0] for p in started for m in p.memory_maps() if m.path.startswith("/dev/shm/psm_")}
         assert len(started) >= 3 and mapped, "the engine's core, its worker and Python's resource tracker"

@@ -7,7 +7,7 @@ version stamps. Then two runs either agree, or the difference is named.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ ORDER BY ALL
 
 
 class SilentView:
-    """Remembers warnings only."""
+    """Remembers warnings and alarms only."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.alarmed: list[dict[str, str]] = []
 
     def phase(self, text: str) -> None: ...
     def progress(self, label: str, done: int, total: int, detail: str = "") -> None: ...
@@ -47,6 +48,9 @@ class SilentView:
     def evaluation(self, update: int, accuracy: float) -> None: ...
     def summary(self, summary: Any) -> None: ...
     def close(self) -> None: ...
+
+    def alarms(self, active: Mapping[str, str]) -> None:
+        self.alarmed.append(dict(active))
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)

@@ -18,7 +18,7 @@ import pytest
 
 from buffers.scores import ScoreStatus
 from buffers.transport import free_address
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import create_model_folder
 from rewards.intrinsic.annotators.endpoint import Endpoint
 from rewards.intrinsic.labels import Item

@@ -17,7 +17,7 @@ from buffers.records.audit import audit
 from buffers.records.query import query
 from buffers.run_folder import RunFolder
 from buffers.scores import Sample, Score
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import create_model_folder
 from learners.models.tokenizer import character_tokenizer
 from rewards.base import Component

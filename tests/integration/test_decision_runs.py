@@ -33,6 +33,16 @@ def test_async_at_staleness_zero_equals_sync_under_random_delays(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("actors", "backend"), [(1, "shared_memory"), (2, "object_store")])
+def test_so_it_does_when_inference_actors_compute_the_actions(
+    tmp_path: Path, sync: Any, actors: int, backend: str
+) -> None:
+    words = (f"rollout.inference.actors={actors}", f"publish.backend={backend}", "rollout.workers=3")
+    delays = ("environment.halves=2", "rollout.max_delay_s=0.05")
+    assert differences(sync, play(tmp_path, "asking", *SMALL, *words, *delays, preset=CARTPOLE)) == []
+
+
+@pytest.mark.integration
 def test_two_updates_of_staleness_give_other_weights(tmp_path: Path, sync: Any) -> None:
     stale = play(tmp_path, "stale", *SMALL, "max_staleness=2", preset=CARTPOLE)
     assert differences(sync, stale) != []

@@ -17,7 +17,8 @@ from learner_tables import MODEL, model_folder, random_table
 
 from buffers.transport import free_address
 from configs.errors import MemberLost
-from configs.schema import LearnerConfig, WarmStartConfig
+from configs.language import WarmStartConfig
+from configs.learning import LearnerConfig
 from learners.rank import LearnerRank
 
 pytestmark = pytest.mark.integration

@@ -119,7 +119,7 @@ def test_another_kind_of_machine_is_refused_by_name(run: Path, capsys: pytest.Ca
 
 
 def test_every_stored_logprob_is_computed_again(run: Path, capsys: pytest.CaptureFixture[str]):
-    stored = query(run, "SELECT num_sampled, len(version_values) AS versions FROM trajectories").to_pylist()
+    stored = query(run, "SELECT id, num_sampled, len(version_values) AS versions FROM trajectories").to_pylist()
     assert max(row["versions"] for row in stored) > 1, "no sample spans versions: the cache was never carried over"
     code, result = replay(run, capsys, "--verify-generation")
     found = result["generation"]

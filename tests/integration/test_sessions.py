@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -93,6 +94,30 @@ def test_a_checkpoint_is_evaluated_without_a_cluster(tmp_path: Path, capsys: pyt
     assert "versions there: 3" in capsys.readouterr().err
 
 
+def test_rewards_outside_a_run_ask_the_reference_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    drift = f"{{component: {{target: implicit_prm, model: '{run / 'model'}'}}, weight: 0.0, deadline_s: 60}}"
+    play(tmp_path, LOCAL, "warm_start.updates=5", "warm_start.batch_size=32", f"rewards.components.drift={drift}")
+    capsys.readouterr()
+    assert launch.main(["eval", str(run), "eval.tasks=20", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["tasks"], result["invalid"]) == (20, 0), "a reward that asks nobody is invalid"
+    assert launch.main(["score", str(run), str(tmp_path / "scores"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["status"]
+    assert found == {"ok": sum(found.values())}
+    of_run = "SELECT trajectory_id, value FROM scores WHERE component = 'drift'"
+    before = {row["trajectory_id"]: row["value"] for row in query(run, of_run).to_pylist()}
+    rows = [row for path in (tmp_path / "scores").glob("scores-*") for row in pq.read_table(path).to_pylist()]
+    after = {row["trajectory_id"]: row["value"] for row in rows if row["component"] == "drift"}
+    again = {name: after[name] for name in before}  # what the end of the run overtook has a score now
+    assert again == pytest.approx(before, abs=1e-5) and any(before.values()), "the same reference as in the run"
+    (run / "reference").rename(run / "elsewhere")
+    assert launch.main(["eval", str(run), "eval.tasks=20", "--json"]) == 2
+    told = capsys.readouterr().err
+    assert "rewards.components.drift asks the policy as it was before its first update" in told
+    assert f"{run / 'reference'} is no folder; put the model folder back" in told
+
+
 def test_an_exported_model_loads_elsewhere_and_is_the_trained_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     summary = play(tmp_path, LOCAL, "rewards.components.correct.component={target: length_penalty, target_tokens: 2}")
     target = tmp_path / "exported"
@@ -105,14 +130,28 @@ def test_an_exported_model_loads_elsewhere_and_is_the_trained_one(tmp_path: Path
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("backend", ["object_store", "collective"])
-def test_two_ranks_publish_to_two_workers_on_ray(tmp_path: Path, backend: str):
+ADAPTER_NUMBERS = 8704
+"""Of rank 4 on all linear layers of the preset's model."""
+
+
+@pytest.mark.parametrize(
+    ("backend", "more", "numbers"),
+    [
+        ("object_store", (), None),
+        ("collective", ("model.adapter.rank=4", "learner.backend.target=fsdp2"), ADAPTER_NUMBERS),
+    ],
+)
+def test_two_ranks_publish_to_two_workers_on_ray(
+    tmp_path: Path, backend: str, more: tuple[str, ...], numbers: int | None
+):
     # At staleness 0 nothing can be generated for a version before its weights have arrived.
     words = ("learner.ranks=2", "rollout.workers=2", "warm_start.updates=5", "max_staleness=0")
-    summary = play(tmp_path, f"publish.backend={backend}", *words)
-    assert summary["publish"]["count"] == 4
-    stamps = query(tmp_path / "run", "SELECT max(version_values[len(version_values)]) AS newest FROM trajectories")
-    assert stamps.to_pylist()[0]["newest"] == 2
+    summary = play(tmp_path, f"publish.backend={backend}", *words, *more)
+    assert summary["publish"]["count"] == 4 and summary["staleness"]["max"] == 0
+    assert numbers is None or summary["publish"]["bytes"] == 4 * 4 * numbers
+    stamps = query(tmp_path / "run", "SELECT DISTINCT unnest(version_values) AS version FROM trajectories ORDER BY 1")
+    # Version 3 ends the run: whether a worker still began something with it is a matter of timing.
+    assert stamps.column("version").to_pylist()[:3] == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("vllm_installed")
@@ -123,7 +162,7 @@ def test_vllm_generates_on_ray_takes_every_version_and_opens_checkpoints(
     summary = play(tmp_path, "engine=vllm", "max_staleness=0", "cluster.progress_deadline_s=600")
     assert summary["trajectories"]["failed"] == 0 and summary["staleness"]["max"] == 0
     stamps = query(tmp_path / "run", "SELECT DISTINCT unnest(version_values) AS version FROM trajectories ORDER BY 1")
-    assert [row["version"] for row in stamps.to_pylist()] == [0, 1, 2]
+    assert stamps.column("version").to_pylist()[:3] == [0, 1, 2]
     assert "EngineCore" in next((tmp_path / "run" / "logs").glob("vllm-*.log")).read_text()
     capfd.readouterr()
     assert launch.main(["eval", str(tmp_path / "run"), "eval.tasks=8", "--json"]) == 0

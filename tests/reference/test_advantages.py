@@ -11,13 +11,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from configs.registry import resolve
-from learners.advantages import ADVANTAGES, GroupCentred, GroupNormalised, LeaveOneOut, spread
+from learners.advantages import ADVANTAGES
+from learners.advantages.outcome import GroupCentred, GroupNormalised, LeaveOneOut, spread
+from learners.feedback import Feedback
 
 # Three groups: one with an invalid member whose reward must not count, one without spread, one of one member.
 REWARDS = torch.tensor([1.0, 0.0, 99.0, 0.5, 2.0, 2.0, 7.0], dtype=torch.float64)
 GROUPS = torch.tensor([0, 0, 0, 0, 1, 1, 2])
 VALID = torch.tensor([True, True, False, True, True, True, True])
 MASK = torch.ones(7, 1, dtype=torch.bool)
+
+
+def outcomes(rewards: Tensor, groups: Tensor = GROUPS, valid: Tensor = VALID, mask: Tensor = MASK) -> Feedback:
+    """Feedback without rewards of steps."""
+    steps = torch.zeros(mask.shape, dtype=torch.float64)
+    return Feedback(outcome=rewards, steps=steps, step_mask=steps > 0, groups=groups, valid=valid, mask=mask)
 
 
 def valid_rewards(group: int) -> list[float]:
@@ -41,7 +49,7 @@ def test_group_normalised_divides_by_the_sample_deviation():
         deviation = statistics.stdev(group) if len(group) > 1 else 0.0
         return (r - statistics.fmean(group)) / (deviation + 1e-4)
 
-    got = GroupNormalised()(REWARDS, GROUPS, VALID, MASK)
+    got = GroupNormalised()(outcomes(REWARDS))
     torch.testing.assert_close(got, expected(grpo), rtol=1e-12, atol=0)
 
 
@@ -49,17 +57,17 @@ def test_group_normalised_can_divide_by_the_population_deviation():
     def grpo(r: float, group: list[float]) -> float:
         return (r - statistics.fmean(group)) / (statistics.pstdev(group) + 0.5)
 
-    got = GroupNormalised(eps=0.5, unbiased=False)(REWARDS, GROUPS, VALID, MASK)
+    got = GroupNormalised(eps=0.5, unbiased=False)(outcomes(REWARDS))
     torch.testing.assert_close(got, expected(grpo), rtol=1e-12, atol=0)
 
 
 def test_group_centred_subtracts_the_mean_of_valid_members():
-    got = GroupCentred()(REWARDS, GROUPS, VALID, MASK)
+    got = GroupCentred()(outcomes(REWARDS))
     torch.testing.assert_close(got, expected(lambda r, g: r - statistics.fmean(g)), rtol=1e-12, atol=0)
 
 
 def test_leave_one_out_subtracts_the_mean_of_the_other_valid_members():
-    got = LeaveOneOut()(REWARDS, GROUPS, VALID, MASK)
+    got = LeaveOneOut()(outcomes(REWARDS))
     torch.testing.assert_close(got, expected(leave_one_out), rtol=1e-12, atol=1e-15)
 
 
@@ -67,8 +75,8 @@ def test_leave_one_out_subtracts_the_mean_of_the_other_valid_members():
 def test_an_invalid_reward_changes_nothing_even_when_it_is_nan(name):
     estimator = resolve(ADVANTAGES, name, "test")()
     poisoned = torch.where(VALID, REWARDS, float("nan"))
-    got = estimator(poisoned, GROUPS, VALID, MASK)
-    assert torch.equal(got, estimator(REWARDS, GROUPS, VALID, MASK))
+    got = estimator(outcomes(poisoned))
+    assert torch.equal(got, estimator(outcomes(REWARDS)))
     assert got[2] == 0
 
 
@@ -78,16 +86,18 @@ def test_adding_a_constant_to_all_rewards_of_a_group_changes_no_advantage(reward
     values = torch.tensor(rewards, dtype=torch.float64)
     groups, valid = torch.zeros(len(rewards), dtype=torch.int64), torch.ones(len(rewards), dtype=torch.bool)
     for estimator in (GroupCentred(), LeaveOneOut(), GroupNormalised(eps=0.1)):
-        plain = estimator(values, groups, valid, valid[:, None])
-        torch.testing.assert_close(estimator(values + shift, groups, valid, valid[:, None]), plain, rtol=0, atol=1e-9)
+        plain = estimator(outcomes(values, groups, valid, valid[:, None]))
+        shifted = estimator(outcomes(values + shift, groups, valid, valid[:, None]))
+        torch.testing.assert_close(shifted, plain, rtol=0, atol=1e-9)
 
 
 def test_spread_fills_the_loss_tokens_of_valid_sequences_only():
     mask = torch.tensor([[True, True], [True, False], [True, True]])
-    got = spread(torch.tensor([1.0, 2.0, 3.0]), mask, torch.tensor([True, True, False]))
+    rewards = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    got = spread(rewards, outcomes(rewards, GROUPS[:3], torch.tensor([True, True, False]), mask))
     assert got.tolist() == [[1, 1], [2, 0], [0, 0]]
 
 
 def test_rewards_and_groups_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="one shape"):
-        GroupCentred()(REWARDS[:3], GROUPS, VALID, MASK)
+        GroupCentred()(outcomes(REWARDS[:3]))

@@ -44,6 +44,11 @@ def invalid(component: Component, *args: str, **fields: Any) -> Score:
         ({}, "Paris", "paris", 0.0),
         ({"strip": False}, "42 ", "42", 0.0),
         ({"ignore_case": True}, "STRASSE", "straße", 1.0),
+        ({"last_line": True}, "3+4=7\n3+4=7\n # 7\n\n", "3+4=7\n# 7", 1.0),
+        ({"last_line": True}, "# 7\n3+4=7", "3+4=7\n# 7", 0.0),
+        ({"last_line": True}, "3+4=7\n# 7", "3+4=7\n# 8", 0.0),
+        ({"last_line": True}, "# 7", "# 7", 1.0),
+        ({"last_line": True, "strip": False}, "3+4=7\n # 7", "# 7", 0.0),
     ],
 )
 def test_exact_match_compares_texts(settings: dict[str, Any], completion: str, answer: str, expected: float) -> None:

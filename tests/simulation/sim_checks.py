@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 from sim_scenario import Scenario
-from sim_witness import Violation, Witness
+from sim_witness import Violation, Witness, slot_of
 
 from buffers.groups import MemberState
 from buffers.host import BufferHost
+from buffers.quarantine import quarantined
 from buffers.records.audit import audit
 from buffers.records.lineage import SurvivingLineage
 from buffers.segments import read_stream
@@ -64,3 +65,17 @@ def check_books(path: Path, witness: Witness) -> None:
     trained = {version: sorted(ids) for version, ids in witness.lineage.trained.items()}
     if recorded != trained:
         raise Violation(f"the ledger says {recorded} was trained, the learner {trained}")
+
+
+def check_quarantine(path: Path, witness: Witness, *, alone: bool) -> None:
+    """What kills workers is never trained.
+
+    Args:
+      alone: nothing else killed workers; then all that killed thrice is in quarantine, and nothing else is.
+    """
+    found = set(quarantined(path))
+    trained = {slot_of(i) for ids in witness.lineage.trained.values() for i in ids}
+    if bad := trained & witness.killed.keys():
+        raise Violation(f"trained, although its worker died: {sorted(bad)}")
+    if alone and found != (killers := {slot for slot, kills in witness.killed.items() if kills >= 3}):
+        raise Violation(f"in quarantine are {sorted(found)}, workers died of {sorted(killers)}")

@@ -50,7 +50,7 @@ class Port(OsFiles):
         self.disk.synced[path] = 0
         return handle
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | memoryview) -> None:
         self._ready(may_refuse=True)
         super().write(handle, data)
 

@@ -105,18 +105,19 @@ class Life:
         def deferred(function: str, *arguments: Any) -> Deferred:
             return Deferred(f"sim_life:{function}", (self, *arguments))
 
-        def workers(receivers: Sequence[Callable[[], Any]]) -> tuple[MemberSpec, int]:
+        def workers(receivers: Sequence[Callable[[], Any]]) -> list[tuple[MemberSpec, int]]:
             factory = deferred("build_worker", receivers)
             restarts = config.rollout.max_restarts
             spec = MemberSpec(
-                pool="rollout", factory=factory, indexed=True, max_restarts=restarts, attached_to=("buffer",)
-            )
-            return spec, config.rollout.workers
+                pool="rollout", factory=factory, indexed=True, max_restarts=restarts, attached_to=("buffer",),
+                scaling=config.rollout.scaling,
+            )  # fmt: skip
+            return [(spec, config.rollout.workers)]
 
         section = config.rewards.components["judge"]
         judge = MemberSpec(
             pool="reward.judge", factory=Deferred("rewards.member:build", (section, "judge", config.seed)),
-            max_restarts=section.max_restarts, attached_to=("buffer",),
+            max_restarts=section.max_restarts, attached_to=("buffer",), scaling=section.scaling,
         )  # fmt: skip
         return Plan(
             learners=(MemberSpec(pool="learner", factory=deferred("build_learner", epoch), indexed=True), 1),
@@ -134,6 +135,7 @@ class Silent:
     def warning(self, text: str) -> None: ...
     def progress(self, label: str, done: int, total: int, detail: str = "") -> None: ...
     def update(self, *_: Any) -> None: ...
+    def waiting(self, *_: Any) -> None: ...
     def evaluation(self, *_: Any) -> None: ...
 
 
@@ -155,7 +157,9 @@ def build_buffer(life: Life, epoch: int, version: int) -> Any:
 def build_worker(life: Life, receivers: Sequence[Callable[[], Any]], seat: int) -> RolloutWorker:
     rollout, seed = life.config.rollout, life.config.seed
     scenario, rng = life.scenario, random.Random(life.rng.random())
-    engine = HashEngine(rng, life.witness, step_s=scenario.step_s, broken_share=scenario.broken_share)
+    engine = HashEngine(rng, life.witness, step_s=scenario.step_s, broken_share=scenario.broken_share,
+        poison_share=scenario.poison_share, silence_s=scenario.silence_s,
+    )  # fmt: skip
     sampling = Sampling(max_completion_length=rollout.max_completion_length)
     rollouts = Rollouts(engine, SingleTurn(), tokenizer(), sampling=sampling, seed=seed, wall_clock=now)
     receiver = receivers[seat % len(receivers)]()

@@ -152,6 +152,9 @@ class SimHandle:
     async def call(self, method: str, *args: Any, deadline_s: float, awaiting: str) -> Any:
         return await self._answered(self._network.call(self, method, args), method, deadline_s, awaiting)
 
+    async def ping(self, deadline_s: float) -> Any:
+        return await self.call("ping", deadline_s=deadline_s, awaiting="heartbeat")
+
     def ref(self, method: str, *args: Any) -> asyncio.Future[Any]:
         """As on Ray: a reference gets its value, or the error of the process that should have made it."""
         return self._network.call(self, method, args, may_lose=False)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import xxhash
+from sim_network import current_process
 from sim_witness import Lineage, Witness, slot_of
 
 from actors.engines.base import Completion, EngineStats, Request
@@ -31,8 +32,9 @@ from buffers.trajectory import Task
 from configs.errors import RunError
 from learners.collective import Alone, Collective
 from learners.models.tokenizer import character_tokenizer, encode
+from learners.models.weights import Layout
 from learners.progress import LearnerState, Progress
-from learners.publish import Publisher, PublishStats
+from learners.publish import Buckets, Publisher, PublishStats
 from learners.rank import LearnerRank
 from rewards.base import Component
 
@@ -80,9 +82,13 @@ def sampled_tokens(seed: int, row: Mapping[str, Any], weights: Mapping[int, int]
 class HashEngine:
     """Decodes one token of every request per step, in lognormal virtual time."""
 
-    def __init__(self, rng: random.Random, witness: Witness, *, step_s: float, broken_share: float) -> None:
+    def __init__(
+        self, rng: random.Random, witness: Witness, *, step_s: float, broken_share: float, poison_share: float = 0.0,
+        silence_s: float = 0.0,
+    ) -> None:  # fmt: skip
         self.version, self.slots, self.context_length, self.stats = 0, 4, CONTEXT, EngineStats()
         self._rng, self._witness, self._step_s, self._broken_share = rng, witness, step_s, broken_share
+        self._poison_share, self._silence_s = poison_share, silence_s
         self._weights = 0  # what no publisher ever sent
         self._requests: dict[str, tuple[Request, int, list[int], list[int]]] = {}
 
@@ -95,6 +101,9 @@ class HashEngine:
         return max(0, self.slots - len(self._requests))
 
     def submit(self, request: Request) -> None:
+        if random.Random(f"poison {request.key}").random() < self._poison_share and (worker := current_process()):
+            self._witness.killed[slot_of(request.id.split("/")[0] + ".0")] += 1
+            worker.kill()
         if random.Random(request.key).random() < self._broken_share:
             raise RunError("no attempt at this task can succeed")
         if self._rng.random() < self._broken_share:
@@ -106,7 +115,8 @@ class HashEngine:
 
     async def step(self) -> list[Completion]:
         weights, version = self._weights, self.version
-        await asyncio.sleep(self._step_s * self._rng.lognormvariate(0.0, 0.8))
+        silent = bool(self._silence_s) and self._rng.random() < 0.002
+        await asyncio.sleep(self._silence_s if silent else self._step_s * self._rng.lognormvariate(0.0, 0.8))
         finished = []
         for request, length, tokens, versions in list(self._requests.values())[: self.slots]:
             tokens.append(token_at(request.key, len(tokens), weights))
@@ -119,12 +129,6 @@ class HashEngine:
     def load_weights(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
         self._witness.loaded(version, fingerprint(tensors))
         self.version, self._weights = version, fingerprint(tensors)
-
-    def abort(self, ids: Sequence[str]) -> list[Completion]:
-        raise NotImplementedError
-
-    def score(self, *arguments: Any, **named: Any) -> Any:
-        raise NotImplementedError
 
     def close(self) -> None:
         self._requests.clear()
@@ -149,8 +153,15 @@ class HashLearner:
     def version(self) -> int:
         return self.progress.version
 
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.weights())
+
     def weights(self) -> dict[str, torch.Tensor]:
         return {"w": self._weights}
+
+    def buckets(self, limit: int) -> list[dict[str, torch.Tensor]]:
+        return [self.weights()]
 
     def update(self, table: pa.Table) -> dict[str, float]:
         ids = self._lineage.trains(self.version, table)
@@ -192,11 +203,16 @@ class WitnessedPublisher:
 
     def __init__(self, publisher: Publisher, lineage: Lineage) -> None:
         self._publisher, self._lineage = publisher, lineage
-        self.receiver, self.close = publisher.receiver, publisher.close
+        self.receiver, self.close, self.waiting = publisher.receiver, publisher.close, publisher.waiting
 
-    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishStats:
+    def publish(self, version: int, buckets: Buckets) -> PublishStats:
+        (tensors,) = buckets
         self._lineage.published(version, fingerprint(tensors))
-        return self._publisher.publish(version, tensors)
+        return self._publisher.publish(version, [tensors])
+
+
+LONGEST_S = 1.0
+"""Well within the deadline of a call: one in 50,000 would take longer, and a time-out changes what is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +226,7 @@ class HashReward(Component):
 
     async def score(self, samples: Sequence[Sample]) -> list[Score]:
         rng = random.Random(f"{self.seed}/{samples[0].id}/{len(samples)}")
-        await asyncio.sleep(self.typical_s * rng.lognormvariate(0.0, 1.0))
+        await asyncio.sleep(min(self.typical_s * rng.lognormvariate(0.0, 1.0), LONGEST_S))
         return [self._score(sample) for sample in samples]
 
     def _score(self, sample: Sample) -> Score:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sim_checks import check_books, check_buffer, check_disk
+from sim_checks import check_books, check_buffer, check_disk, check_quarantine
 from sim_disk import Disk
 from sim_life import Life
 from sim_loop import VirtualLoop
@@ -90,6 +90,9 @@ class World:
             plague.cancel()
         if not self.scenario.calm:
             check_books(path, witness)
+        if witness.killed:
+            self.faults["poison"] = witness.killed.total()
+        check_quarantine(path, witness, alone=self.scenario.calm)
         lineage = witness.lineage
         slots = {v: [i.rsplit(".", 2)[0] for i in ids] for v, ids in lineage.trained.items()}
         return Outcome(
@@ -107,7 +110,7 @@ class World:
         try:
             return await life.run()
         except RunError as error:
-            self.trace.note("life fails:", str(error))
+            self.trace.note("life fails:", str(error).replace(str(path), "RUN"))  # its folder's name is random
             if "the disk refuses" in str(error) and not REFUSAL.search(str(error)):
                 raise Violation(f"a full disk ended the run without saying where and what to do: {error}") from error
             if self.loop.time() > self.scenario.faults.heal_at_s + GRACE_S or self.scenario.calm:
@@ -187,7 +190,7 @@ class World:
         if command == "interrupt" and (handler := self.loop.signal_handlers.get(signal.SIGINT)):
             handler()
         elif command == "scale" and "rollout" in supervisor.target.status()["pools"]:
-            supervisor.ref("scale", "rollout", self.rng.randint(1, 3))
+            supervisor.ref("scale", self.rng.choice(["rollout", "reward.judge"]), self.rng.randint(1, 3))
         elif command == "pause":
             supervisor.ref("request", "pause")
             resume_at = self.loop.time() + self.rng.uniform(0.1, 5.0), self.scenario.faults.heal_at_s + GRACE_S / 2

@@ -9,20 +9,14 @@ from typing import Any
 
 from sim_network import Fate
 
-from configs.schema import (
-    BatchConfig,
-    BufferConfig,
-    CheckpointConfig,
-    ClusterConfig,
-    EvalConfig,
-    LearnerConfig,
-    ModelConfig,
-    PublishConfig,
-    RewardComponentConfig,
-    RewardsConfig,
-    RolloutConfig,
-    RunConfig,
-)
+from configs.cluster import ClusterConfig
+from configs.language import BatchConfig, EvalConfig, ModelConfig
+from configs.learning import LearnerConfig, PublishConfig
+from configs.rewarding import RewardComponentConfig, RewardsConfig
+from configs.rollout import RolloutConfig
+from configs.scaling import ScalingConfig
+from configs.schema import RunConfig
+from configs.stream import BufferConfig, CheckpointConfig
 
 __all__ = ["Faults", "Scenario"]
 
@@ -59,8 +53,11 @@ class Scenario:
         self.max_staleness = rng.choice([0, 0, 1, 2, 3, 4])
         self.mode = "sync" if self.max_staleness == 0 and rng.random() < 0.3 else "async"
         self.sampler: dict[str, Any] = {"target": rng.choice(["fifo", "in_order", "prioritised", "replay"])}
+        if self.sampler["target"] == "replay" and self.mode == "sync":
+            self.sampler["target"] = "fifo"  # a resume behind version 0 refuses this pair, for good
         if self.sampler["target"] == "replay":
             self.sampler["max_age"] = REPLAY_MAX_AGE
+            self.mode = "async"  # a synchronous run that repeats groups refuses to be resumed
         self.groups, self.members = rng.randint(1, 3), rng.randint(1, 4)
         self.workers, self.replicas = rng.randint(1, 3), rng.randint(1, 2)
         self.updates, self.step_s = rng.randint(4, 8), rng.choice([0.01, 0.03, 0.1])
@@ -84,12 +81,25 @@ class Scenario:
         )  # fmt: skip
         if not self.filters and rng.random() < 0.4:  # filters see the rewards at arrival alone
             self.judged = "batch"
+        poison = rng.choice([0.0, 0.05, 0.15])
+        self.poison_share = 0.0 if self.exact else poison
+        """Slots that kill the worker that begins them; a worker that is killed otherwise can make others look so."""
+        self.silence_s = 0.0 if self.exact else rng.choice([0.0, 0.0, 40.0])
+        """Seconds for which a worker, now and then, answers everything and brings nothing."""
+        self.automatic = rng.random() < 0.5
+        """Pools scale by themselves, 1 to 3 members."""
 
     def config(self, folder: Path, *, resume: bool) -> RunConfig:
         """Return the configuration of a run folder; deadlines are short, so that simulated minutes suffice."""
         component = {"target": f"sim_parts:{self.judge}", "seed": self.seed, "failing_share": self.failing_share}
         component["when"] = self.judged
-        reward = RewardComponentConfig(component=component, replicas=self.replicas, deadline_s=3.0, max_restarts=999)
+        bounds = ScalingConfig(
+            min=1, max=3 if self.automatic else None, target_queue_s=0.05, up_cooldown_s=1.0,
+            down_cooldown_s=2.0,
+        )  # fmt: skip
+        reward = RewardComponentConfig(
+            component=component, replicas=self.replicas, deadline_s=3.0, max_restarts=999, scaling=bounds
+        )
         return RunConfig(
             name=folder.name, runs_folder=str(folder.parent), seed=self.seed, mode=self.mode, resume=resume,
             max_staleness=self.max_staleness, updates=self.updates,
@@ -97,13 +107,13 @@ class Scenario:
             batch=BatchConfig(prompts_per_update=self.groups, num_generations=self.members),
             rollout=RolloutConfig(
                 workers=self.workers, max_completion_length=8, context_length=32, message_samples=3,
-                message_wait_s=0.1, max_restarts=999,
+                message_wait_s=0.1, max_restarts=999, scaling=bounds,
             ),
             rewards=RewardsConfig(components={"judge": reward}),
             buffer=BufferConfig(
                 sampler=self.sampler, filters=self.filters, staleness_policy=self.policy,
                 group_deadline_s=1e6 if self.exact else 20.0, max_attempts=999 if self.exact else 6,
-                segment_bytes=20_000,
+                max_worker_kills=999 if self.exact else 3, segment_bytes=20_000,
             ),
             learner=LearnerConfig(update_deadline_s=20.0),
             publish=PublishConfig(backend=self.backend, deadline_s=5.0),
@@ -111,7 +121,8 @@ class Scenario:
             checkpoint=CheckpointConfig(every=self.checkpoint_every),
             cluster=ClusterConfig(
                 address="local", call_deadline_s=5.0, start_deadline_s=10.0, heartbeat_s=0.5,
-                heartbeat_deadline_s=4.0, progress_deadline_s=120.0,
+                heartbeat_deadline_s=4.0, progress_deadline_s=120.0 if not self.silence_s else 50.0,
+                restart_refill_s=2.0, drain_deadline_s=8.0,
             ),
         )  # fmt: skip
 

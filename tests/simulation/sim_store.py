@@ -11,6 +11,7 @@ import numpy as np
 from sim_disk import Disk, Port
 from sim_parts import task_stream
 
+from buffers.batch import Batch
 from buffers.digest import chain_digest
 from buffers.groups import MemberState
 from buffers.ledger import Ledger
@@ -20,10 +21,11 @@ from buffers.samplers import Fifo
 from buffers.schema import to_table
 from buffers.scores import Score, ScoreStatus
 from buffers.segments import SegmentWriter
-from buffers.stream import Batch, StreamBuffer
+from buffers.stream import StreamBuffer
 from buffers.tables import TRAJECTORY
 from buffers.trajectory import Trajectory, Unit
-from configs.schema import BatchConfig, BufferConfig
+from configs.language import BatchConfig
+from configs.stream import BufferConfig
 from rewards.combine import Verdict
 
 __all__ = ["MEMBERS", "Store"]
@@ -141,7 +143,7 @@ class Store:
         """Return slot -> pending | leased | received | done of every live group."""
         buffer = self.buffer
         found = {str(m.slot): m.state.value for g in buffer._groups.values() for m in g.members}
-        for _, (epoch, position, _), _ in buffer._reopening:
+        for _, (epoch, position, _), _ in buffer._tasks.reopening:
             names = (f"{self.tasks.name}:{epoch}:{position}:{sample}" for sample in range(MEMBERS))
             found |= dict.fromkeys(names, MemberState.PENDING.value)
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["Lineage", "Violation", "Witness"]
+__all__ = ["Lineage", "Violation", "Witness", "slot_of"]
 
 Tokens = Callable[[dict[str, Any], dict[int, int]], list[int]]
 """(trajectory row, version -> weights) -> the tokens that these weights sample"""
@@ -27,6 +28,8 @@ class Witness:
         self.lineage = Lineage(self, {})
         self.ever: set[tuple[int, int]] = set()
         """(version, weights) that were ever published."""
+        self.killed: Counter[str] = Counter()
+        """Poison slot -> workers that it killed."""
         self.problem: Violation | None = None
 
     def new_learner(self) -> Lineage:

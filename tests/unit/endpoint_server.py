@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -60,3 +63,26 @@ def replies(text: Any, **fields: Any) -> Handler:
         return web.json_response(completion(text, **fields))
 
     return handler
+
+
+@contextmanager
+def serving_beside(handler: Handler) -> Iterator[EndpointServer]:
+    """Serve from a thread, for whoever needs this one."""
+    found: queue.Queue[tuple[EndpointServer, asyncio.Event]] = queue.Queue()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        async with serving(handler) as server:
+            found.put((server, over))
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    server, over = found.get(timeout=30.0)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(30.0)
+        loop.close()

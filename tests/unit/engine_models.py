@@ -16,7 +16,7 @@ from actors.engines.base import Completion, Engine, EngineStats, Request
 from actors.engines.factory import vllm_engine as start_vllm
 from actors.engines.torch_engine import TorchEngine
 from buffers.trajectory import Sampling
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import create_model_folder, load_network
 from learners.models.tokenizer import encode, load_tokenizer
 

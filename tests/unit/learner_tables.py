@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from buffers.identity import Slot
 from buffers.schema import to_table
+from buffers.schema import with_rewards as rewarded
+from buffers.scores import StepRewards
 from buffers.trajectory import Kind, Trajectory
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.load import create_model_folder
 
 VOCABULARY = 12
@@ -52,13 +54,10 @@ def trajectory(
     )
 
 
-def with_rewards(trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> pa.Table:
-    table = to_table(trajectories)
-    values = {"reward": pa.array(rewards, pa.float64()), "reward_valid": pa.array([r is not None for r in rewards])}
-    for name, column in values.items():
-        index = table.schema.get_field_index(name)
-        table = table.append_column(name, column) if index < 0 else table.set_column(index, name, column)
-    return table
+def with_rewards(
+    trajectories: Sequence[Trajectory], rewards: Sequence[float | None], steps: Sequence[StepRewards | None] = ()
+) -> pa.Table:
+    return rewarded(to_table(trajectories), rewards, steps=steps)
 
 
 def random_table(seed: int = 0, groups: int = 4, size: int = 3, invalid: Sequence[int] = ()) -> pa.Table:

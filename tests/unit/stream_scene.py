@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from buffers.batch import Batch
 from buffers.digest import chain_digest
 from buffers.filters import Filter
 from buffers.ledger import Ledger
 from buffers.run_folder import RunFolder
 from buffers.samplers import Fifo, Sampler
 from buffers.schema import to_table
-from buffers.scores import Score, ScoreStatus
+from buffers.scores import Score, ScoreStatus, StepRewards
 from buffers.segments import SegmentWriter
-from buffers.stream import Batch, StreamBuffer
+from buffers.stream import StreamBuffer
 from buffers.tables import TRAJECTORY
 from buffers.trajectory import Task, Trajectory, Unit
-from configs.schema import BatchConfig, BufferConfig
+from configs.language import BatchConfig
+from configs.stream import BufferConfig
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Verdict:
     total: float | None
     detail: str = ""
     scores: Mapping[str, Score] = field(default_factory=dict)
+    steps: StepRewards | None = None
 
 
 def verdict(total: float | None) -> Verdict:

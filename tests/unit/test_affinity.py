@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from buffers.affinity import ByLane
 from buffers.groups import Member
 from buffers.identity import Slot
@@ -19,6 +21,12 @@ def lease(affinity: ByLane, worker: str, lanes: range, turn: int = 0) -> list[in
             affinity.taken(member(lane, turn), worker)
             taken.append(lane)
     return taken
+
+
+def bring(affinity: ByLane, lanes: range, turn: int = 0) -> None:
+    """Have all fragments of a round come back."""
+    same = {"source": "env", "epoch": turn, "sample": 0, "id": "", "num_sampled": 1, "metadata": "{}"}
+    affinity.brought(pa.Table.from_pylist([{**same, "task": lane} for lane in lanes]))
 
 
 def test_each_worker_gets_an_equal_share_whoever_asks_first() -> None:
@@ -43,6 +51,8 @@ def test_the_lanes_of_a_lost_worker_go_to_whoever_has_room() -> None:
     mine = lease(affinity, "a", range(6))
     theirs = lease(affinity, "b", range(6))
     affinity.workers(["b"])
+    assert lease(affinity, "b", range(6), 1) == theirs, "who leaves brings the rest first"
+    affinity.lost("a")
     assert lease(affinity, "b", range(6), 1) == sorted(mine + theirs)
 
 
@@ -51,6 +61,8 @@ def test_a_new_worker_is_given_lanes_of_those_with_too_many_and_no_more() -> Non
     affinity.workers(["a"])
     assert lease(affinity, "a", range(8)) == list(range(8))
     affinity.workers(["a", "b"])
+    assert lease(affinity, "b", range(8), 1) == [], "all of them are under way"
+    bring(affinity, range(8))
     moved = lease(affinity, "b", range(8), 1)
     assert len(moved) == 4
     assert lease(affinity, "a", range(8), 1) == [lane for lane in range(8) if lane not in moved]

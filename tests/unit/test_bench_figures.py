@@ -14,6 +14,8 @@ from tests.bench.frames import in_turns, summary
 from tests.bench.intrinsic import table
 from tests.bench.peers import window as windows
 from tests.bench.peers.environments import make
+from tests.bench.scale_out import inclusive
+from tests.bench.soak import slope
 
 
 def line(frames_per_s, frames_per_cpu_s):
@@ -85,3 +87,19 @@ def test_the_crop_of_nethack_has_the_hero_in_its_middle():
     assert vector[27:108].reshape(9, 9)[4, 4] == pytest.approx(hero / 5976)
     assert vector.shape == environment.observation_space.shape
     environment.close()
+
+
+def test_a_soak_tells_growth_from_noise():
+    times = np.arange(0.0, 3600.0, 5.0)
+    noise = np.random.default_rng(0).normal(0.0, 1.0, len(times))
+    grows, still = slope(times, 500.0 + times / 36.0 + noise), slope(times, 500.0 + noise)
+    assert grows.per_hour == pytest.approx(100.0, abs=3 * grows.error) and grows.error < 1.0
+    assert grows.grows and not still.grows
+    assert abs(still.per_hour) < 4 * still.error
+    assert not slope(times, 500.0 - times / 36.0).grows
+    assert not slope(times, 1e6 + times / 3600.0).grows, "certain, and too little to matter"
+    assert not slope([0.0, 1.0], [1.0, 9.0]).grows, "two samples say nothing"
+
+
+def test_a_profile_counts_each_function_of_a_stack_once():
+    assert inclusive("a;b;a 3\na;c 1\n") == {"a": 1.0, "b": 0.75, "c": 0.25}

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from buffers.digest import chain_digest, weights_digest
 from configs.errors import DataError, StaleEpoch
-from configs.schema import LearnerConfig
+from configs.learning import LearnerConfig
 from learners.checkpoint import checkpoints, load_checkpoint, newest, retain, save_checkpoint, verify
 from learners.policy_learner import PolicyLearner
 from learners.progress import LearnerState, Progress
@@ -135,6 +135,25 @@ def test_retention_keeps_the_newest_and_the_best_and_sweeps_what_a_crash_left(fo
     assert [c.version for c in checkpoints(tmp_path)] == [3, 4, 5] and len(gone) == 4
     retain(tmp_path, keep_last=1, keep_best=0, metric="eval")
     assert [p.name for p in tmp_path.iterdir()] == ["v00000005"]
+
+
+@pytest.mark.parametrize("deleted", ["state.json", "manifest.json", "model.safetensors"])
+def test_a_kill_while_a_checkpoint_is_deleted_leaves_no_half_of_one(folder, tmp_path, monkeypatch, deleted):
+    for version in range(3):
+        save_checkpoint(tmp_path, state(version), folder)
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            (path / deleted).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("learners.checkpoint.shutil.rmtree", killed)
+        retain(tmp_path, keep_last=1, keep_best=0, metric="eval")
+    assert [c.version for c in checkpoints(tmp_path)] == [1, 2]
+    save_checkpoint(tmp_path, state(0), folder)  # a resumed run reaches the version again
+    retain(tmp_path, keep_last=1, keep_best=0, metric="eval")
+    assert [p.name for p in tmp_path.iterdir()] == ["v00000002"]
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder):

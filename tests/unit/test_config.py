@@ -13,7 +13,7 @@ from configs.errors import ConfigError
 from configs.foreign import FOREIGN, translate
 from configs.keys import known_keys
 from configs.load import dump_config, load_config, presets
-from configs.rules import GROUP_ADVANTAGES
+from configs.rules import OUTCOME_ADVANTAGES, PROCESS_ADVANTAGES
 from configs.schema import RunConfig
 from learners.advantages import ADVANTAGES
 
@@ -108,7 +108,7 @@ def test_a_model_folder_takes_the_place_of_the_default_architecture_only(write) 
         ("learning_rate: 3", r"did you mean 'learner.learning_rate' or 'warm_start.learning_rate'"),
         ("learner: {num_generation: 3}", r"did you mean 'batch.num_generations'"),
         ("lerner: {ranks: 2}", r"lerner is not a setting; did you mean 'learner'"),
-        ("learner: {zzz: 3}", r"learner.zzz is not a setting; known in learner: actor_critic"),
+        ("learner: {zzz: 3}", r"learner.zzz is not a setting; known in learner: activation_checkpointing"),
         ("rewards:\n  components:\n    a:\n      wieght: 2", r"a.yaml:4: rewards.components.a.wieght .*a.weight'"),
         ("updates: x", r"a.yaml:1: updates is 'x'; it must be a whole number"),
         ("updates: 2.5", r"updates is 2.5; it must be a whole number"),
@@ -199,6 +199,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         (["batch.num_generations=1"], r"batch.num_generations is 1; .*group_normalised"),
         (["learner.minibatches=600"], r"learner.minibatches is 600; .*the 512 per update"),
         (["learner.minibatches=300", "learner.ranks=2"], r"learner.minibatches is 300"),
+        (["cluster.address=local", "learner.ranks=2"], r"learner.ranks is 2; .*each in a process of its own"),
         (["learner.minibatches=0"], r"learner.minibatches is 0"),
         (["learner.micro_batch_tokens=63"], r"learner.micro_batch_tokens is 63; .*rollout.context_length=64"),
         (["rollout.temperature=0"], r"rollout.temperature is 0.0; it must be > 0"),
@@ -207,6 +208,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         (["cluster.heartbeat_s=60"], r"cluster.heartbeat_s is 60.0; .*heartbeat_deadline_s=60"),
         (["mode=sync"], r"max_staleness is 2; it must be 0 when mode=sync"),
         (["learner.beta=-1"], r"learner.beta is -1.0; it must be >= 0"),
+        (["eval.component=corect"], r"eval.component is 'corect'; it must name one of rewards.components"),
     ],
 )
 def test_an_impossible_value_or_combination_is_refused(overrides: list[str], message: str) -> None:
@@ -229,8 +231,8 @@ def test_the_edge_of_a_rule_is_allowed(overrides: list[str]) -> None:
     load_config([], overrides)
 
 
-def test_the_rule_on_group_sizes_names_estimators_that_exist() -> None:
-    assert set(GROUP_ADVANTAGES) <= set(ADVANTAGES)
+def test_the_rules_on_estimators_name_all_that_exist() -> None:
+    assert {*OUTCOME_ADVANTAGES, *PROCESS_ADVANTAGES} == set(ADVANTAGES)
 
 
 # Writing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,12 @@ from learners.models.decision.cores import LSTM as LSTMCore
 from learners.models.decision.distributions import Categoricals, Gaussian, distribution_of
 from learners.models.decision.images import CellEmbedding
 from learners.models.decision.inputs import FlatInputs, Normaliser
-from learners.models.decision.nethack import MessageBag
+from learners.models.decision.messages import HashedMessage, MessageConvolutions
 
 GRU = {"target": "gru", "size": 8}
 LSTM = {"target": "lstm", "size": 8}
+CONV = {"target": "conv"}
+GLYPHS = EnvironmentSpec("dumb", {"glyphs": ArraySpec((9, 9), "int16")}, ActionSpec("discrete", (3,)))
 POLICIES = [
     (VECTOR, {"target": "mlp"}),
     (VECTOR, {"target": "mlp", "value": "shared", "hidden": [16], "activation": "relu"}),
@@ -31,6 +35,8 @@ POLICIES = [
     (MIXED, {"target": "cnn", "core": GRU}),
     (NETHACK, {"target": "nethack"}),
     (NETHACK, {"target": "nethack", "core": LSTM, "hidden": [32, 16]}),
+    (NETHACK, {"target": "nethack", "messages": "conv"}),
+    (NETHACK, {"target": "nethack", "messages": {"target": "none"}, "core": GRU}),
 ]
 NAMES = [f"{spec.name}-{'-'.join(str(v) for v in section.values())}" for spec, section in POLICIES]
 
@@ -214,14 +220,60 @@ def test_cells_are_the_sum_of_a_vector_per_channel():
     torch.testing.assert_close(found[0, :, 0, 1], embed.table[3] + embed.table[4 + 0])
 
 
-def test_messages_are_told_apart_and_an_empty_one_is_zero():
-    def encoded(text: str) -> torch.Tensor:
-        return torch.from_numpy(np.frombuffer(text.encode().ljust(256, b"\0"), np.uint8).copy())
+torch.manual_seed(0)
+READERS = [HashedMessage(buckets=512, size=16), MessageConvolutions(available=256, size=16)]
 
-    bag = MessageBag(buckets=512, size=6, length=80)
-    texts = ["", "You see here a key.", "You see here a bee.", "You see here a key." + "\0" * 70 + "beyond the line"]
-    found = bag(torch.stack([encoded(text) for text in texts]))
-    assert not found[0].any() and not torch.equal(found[1], found[2]) and torch.equal(found[1], found[3])
+
+def line(text: str) -> torch.Tensor:
+    """Return the bytes of one message, [1, 256]."""
+    return torch.from_numpy(np.frombuffer(text.encode().ljust(256, b"\0"), np.uint8).copy())[None]
+
+
+@pytest.mark.parametrize("reader", READERS, ids=["hashed", "conv"])
+def test_messages_are_told_apart_by_what_they_say_on_the_line(reader):
+    key, bee = reader(line("You see here a key.")), reader(line("You see here a bee."))
+    assert key.shape == (1, 16) and not torch.equal(key, bee)
+    assert torch.equal(key, reader(line("You see here a key." + "\0" * 70 + "beyond the line")))
+
+
+def test_a_hashed_message_that_says_nothing_is_zero():
+    assert not READERS[0](line("")).any()
+
+
+def test_convolutions_do_not_read_what_follows_the_end_of_a_message():
+    reader = READERS[1]
+    short = line("It hits!")
+    assert torch.equal(reader(short), reader(line("It hits!" + "\0" + "rubbish")))
+    assert torch.equal(reader(line("")), reader(line("\0rubbish")))
+    # A shorter array of the same text: what is behind it counts as zeros.
+    assert reader(short[:, :80]).tolist() == reader(short).tolist()
+
+
+def test_convolutions_over_a_message_are_those_written_out():
+    torch.manual_seed(0)
+    reader = MessageConvolutions(available=9, bytes=9, embedding=2, stages=[(3, 2, 2)], size=16)
+    text = b"ab#d"
+    vectors = [reader.table.weight[c] for c in text] + [torch.zeros(2)] * 5
+    weight, bias = reader.layers[0].weight, reader.layers[0].bias
+    seen = [(weight[:, :, 0] @ a + weight[:, :, 1] @ b + bias).relu() for a, b in pairwise(vectors)]
+    pooled = [torch.maximum(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True)]
+    wanted = reader.last(torch.stack(pooled, 1).flatten()).relu()
+    torch.testing.assert_close(reader(torch.tensor([[*text, 0, 0, 0, 0, 0]], dtype=torch.uint8))[0], wanted)
+
+
+@pytest.mark.parametrize("messages", [None, "none"])
+def test_nethack_without_a_message_is_read_without_one(messages):
+    section = {"target": "nethack"} | ({"messages": messages} if messages else {})
+    assert build_policy(section, GLYPHS, seed=0).encoder.message is None
+
+
+@pytest.mark.parametrize("messages", ["hashed", "conv", "none"])
+def test_a_policy_reads_the_message_unless_it_is_told_not_to(messages):
+    network = build_policy({"target": "nethack", "messages": messages}, NETHACK, seed=0)
+    seen = tensors(NETHACK, 1)
+    said = [seen | {"message": line(text)} for text in ("You hear a door open.", "You die...")]
+    one, other = (network.step(shown, torch.zeros(1, 0))[1] for shown in said)
+    assert torch.equal(one, other) == (messages == "none")
 
 
 # Refusals
@@ -244,7 +296,12 @@ def test_messages_are_told_apart_and_an_empty_one_is_zero():
         (MIXED, {"target": "cnn", "filters": [[8, 5, 1], [8, 4, 1]]}, r"filters\[1\].*fit into the 3 x 3 cells"),
         (MIXED, {"target": "cnn", "filters": [[8, 5]]}, r"filters\[0\] is \[8, 5\]"),
         (VECTOR, {"target": "nethack"}, "reads `glyphs`"),
-        (NETHACK, {"target": "nethack", "message_bytes": 2}, "policy.message_bytes is 2"),
+        (NETHACK, {"target": "nethack", "messages": {"target": "hashed", "bytes": 2}}, "policy.messages.bytes is 2"),
+        (NETHACK, {"target": "nethack", "messages": "convolved"}, "policy.messages.target is 'convolved'"),
+        (NETHACK, {"target": "nethack", "messages": CONV | {"bytes": 40}}, r"stages\[2\].*fit into the 1 positions"),
+        (NETHACK, {"target": "nethack", "messages": CONV | {"stages": [[8, 5]]}}, r"stages\[0\] is \[8, 5\]"),
+        (NETHACK, {"target": "nethack", "messages": CONV | {"buckets": 9}}, "policy.messages.buckets is not an arg"),
+        (GLYPHS, {"target": "nethack", "messages": "conv"}, "policy.messages is 'conv', but dumb shows no `message`"),
     ],
 )
 def test_wrong_settings_are_refused(spec, section, message):

@@ -1,4 +1,4 @@
-"""Fragments in the stream: what rewards see of them, what the learner is handed, and which figures come of them."""
+"""Fragments in the stream: which figures come of them, and what their host stores and asks in which order."""
 
 from __future__ import annotations
 
@@ -10,225 +10,26 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from stream_scene import Scene, trajectory
+from fragment_scene import SPEC, Lanes, Novelty, config, fragment, graph
 
-import rewards
 from actors.listener import RunListener
 from actors.readout import bottleneck, digits, headlines
 from actors.view import QuietView
 from buffers.batch_metrics import fragment_metrics
 from buffers.batch_scoring import BatchScoring
-from buffers.environment_spec import ActionSpec, ArraySpec, EnvironmentSpec
-from buffers.fragment import Episode, Fragment, fragments_to_table, read_fragments
+from buffers.fragment import Episode, fragments_to_table
 from buffers.host import BufferHost
 from buffers.intake import Intake
-from buffers.records.metrics import MetricsWriter, read_metrics
-from buffers.samples import to_samples
-from buffers.schema import to_table, with_rewards
-from buffers.scores import ENVIRONMENT, INTRINSIC, Sample, Score, ScoreStatus, component_names
-from buffers.stream import Batch
+from buffers.messages import Reply
+from buffers.records.metrics import read_metrics
+from buffers.score_tally import ScoreTally
 from buffers.trajectory import Unit
 from buffers.transport import HandleSet, LocalHandle
-from configs.decision import EnvironmentConfig, IntrinsicConfig
-from configs.errors import ConfigError, DataError, DeadlineExceeded
-from configs.schema import RewardComponentConfig, RewardsConfig, RunConfig
+from configs.errors import DeadlineExceeded
 from learners.observing import Observer
 from learners.summary import _evaluations
-
-SPEC = EnvironmentSpec("maze", {"o": ArraySpec((2,), "float32")}, ActionSpec("discrete", (3,)))
-STEPS = 4
-
-
-def fragment(unit: Unit, *, reward: float = 1.0, episodes: Sequence[Episode] = (), captions: bool = True) -> Fragment:
-    lane = unit.slot.task
-    return Fragment(
-        slot=unit.slot,
-        attempt=unit.attempt,
-        observations={"o": np.full((STEPS + 1, 2), lane, np.float32)},
-        actions=np.zeros((STEPS, 1), np.float32),
-        logprobs=np.full(STEPS, -1.0, np.float32),
-        versions=[(0, STEPS)],
-        rewards=np.full(STEPS, reward, np.float32),
-        terminated=np.zeros(STEPS, np.bool_),
-        truncated=np.zeros(STEPS, np.bool_),
-        final_observations={},
-        captions=[f"lane {lane} step {t}" for t in range(STEPS)] if captions else [],
-        episodes=list(episodes),
-    )
-
-
-class Lanes(Scene):
-    """The buffer of a decision run: groups of one fragment."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, groups=3, members=1)
-
-    def bring(self, graph: Any, *made: dict[str, Any]) -> list[str]:
-        """Deliver one fragment for each of `made` and score them at arrival; return their ids."""
-        units = self.buffer.lease("w", len(made))
-        table = fragments_to_table(SPEC, [fragment(u, **m) for u, m in zip(units, made, strict=True)])
-        kept = self.buffer.accept(table)
-        assert kept is not None
-        self.buffer.generated(kept["id"].to_pylist())
-        verdicts = asyncio.run(graph.score(to_samples(kept, graph.needs)))
-        ids: list[str] = kept["id"].to_pylist()
-        self.buffer.scored(dict(zip(ids, verdicts, strict=True)))
-        return ids
-
-    def composed(self) -> Batch:
-        batch = self.buffer.compose()
-        assert batch is not None, self.buffer.awaiting()
-        return batch
-
-
-class Novelty:
-    """Gives every step its ordinal, and nothing to a lane named in `silent`."""
-
-    def __init__(self, *silent: str, steps: int = STEPS) -> None:
-        self.silent, self.steps, self.seen = silent, steps, list[Sample]()
-
-    def score(self, samples: Sequence[Sample]) -> list[Score]:
-        self.seen += samples
-        return [self._score(sample) for sample in samples]
-
-    def _score(self, sample: Sample) -> Score:
-        if any(sample.captions[0].startswith(name) for name in self.silent):
-            return Score.invalid(ScoreStatus.TIMEOUT, "late", component=INTRINSIC)
-        vector = tuple(float(t) for t in range(self.steps))
-        return Score(value=sum(vector), vector=vector, component=INTRINSIC)
-
-
-def config(scored_at: str = "learner", **components: dict[str, Any]) -> RunConfig:
-    return RunConfig(
-        environment=EnvironmentConfig(backend={"target": "gymnasium", "id": "CartPole-v1"}, fragment_length=STEPS),
-        intrinsic="counts",
-        exploration=IntrinsicConfig(scored_at=scored_at, intrinsic_coefficient=0.25),
-        rewards=RewardsConfig(components={n: RewardComponentConfig(component=c) for n, c in components.items()}),
-    )
-
-
-def graph(settings: RunConfig, model: object) -> Any:
-    pools = {name: HandleSet(name) for name in component_names(settings) if name != ENVIRONMENT}
-    pools[INTRINSIC].attach(LocalHandle("intrinsic-0", model))
-    return rewards.build(settings, pools)
-
-
-def scored(lanes: Scene, batch: Batch, wired: Any) -> Batch:
-    service = BatchScoring(wired, payloads=lanes.buffer.payloads, log=lanes.ledger)
-    return asyncio.run(service.scored(batch, 5.0))
-
-
-# -- samples ------------------------------------------------------------------------------------
-
-
-def test_a_fragment_is_a_sample_with_captions_and_observations_where_they_are_asked_for(tmp_path: Path):
-    scene = Lanes(tmp_path / "run")
-    unit = scene.buffer.lease("w", 1)[0]
-    table = fragments_to_table(SPEC, [fragment(unit, reward=0.5)])
-    (bare,) = to_samples(table)
-    assert (bare.prompt, bare.completion, bare.tokens, bare.spans, bare.captions, bare.observations) == (
-        *("", "", (), (), ()),
-        b"",
-    )
-    assert (bare.num_tokens, bare.metadata["return"]) == (STEPS, 2.0)
-    (full,) = to_samples(table, frozenset({"captions", "observations", "tokens"}))
-    assert full.captions == tuple(f"lane 0 step {t}" for t in range(STEPS)) and full.tokens == ()
-    assert SPEC.decode(full.observations, STEPS + 1)["o"].shape == (STEPS + 1, 2)
-    (mute,) = to_samples(fragments_to_table(SPEC, [fragment(unit, captions=False)]), frozenset({"captions"}))
-    assert mute.captions == ()
-    scene.close()
-
-
-def test_a_text_is_its_own_caption(tmp_path: Path):
-    scene = Scene(tmp_path / "run")
-    table = to_table([trajectory(scene.buffer.lease("w", 1)[0], [(0, 2)])])
-    (sample,) = to_samples(table, frozenset({"captions", "observations"}))
-    assert (sample.captions, sample.observations, sample.tokens) == (("1",), b"", ())
-    scene.close()
-
-
-# -- rewards ------------------------------------------------------------------------------------
-
-
-def test_intrinsic_rewards_reach_the_learner_by_step_and_the_total_stays_the_environments(tmp_path: Path):
-    scene, model = Lanes(tmp_path / "run"), Novelty("lane 1")
-    wired = graph(config(), model)
-    scene.bring(wired, {"reward": 1.0}, {"reward": 2.0}, {"reward": 3.0})
-    assert model.seen == [], "scored when the batch is read"
-    batch = scored(scene, scene.composed(), wired)
-    table = scene.buffer.table(batch)
-    assert table["reward"].to_pylist() == [4.0, 8.0, 12.0] and table["reward_valid"].to_pylist() == [True] * 3
-    assert table["intrinsic_rewards"].to_pylist() == [[0.0, 1.0, 2.0, 3.0], None, [0.0, 1.0, 2.0, 3.0]]
-    assert np.isnan(read_fragments(SPEC, table).intrinsic_rewards[1]).all(), "never 0"
-    metrics = fragment_metrics(batch, scene.buffer.payloads)
-    assert (metrics["rewards/intrinsic/invalid"], metrics["rewards/intrinsic/mean"]) == (1.0, 6.0)
-    assert metrics["rewards/environment/mean"] == 8.0
-    assert model.seen[0].observations, "whole samples are handed over"
-    scene.close()
-
-
-def test_scored_at_the_actor_they_are_the_same(tmp_path: Path):
-    scene, model = Lanes(tmp_path / "run"), Novelty("lane 1")
-    wired = graph(config("actor"), model)
-    scene.bring(wired, {}, {}, {})
-    assert len(model.seen) == 3
-    batch = scored(scene, scene.composed(), wired)
-    assert len(model.seen) == 3, "not again"
-    intrinsic = scene.buffer.table(batch)["intrinsic_rewards"].to_pylist()
-    assert intrinsic == [[0.0, 1.0, 2.0, 3.0], None, [0.0, 1.0, 2.0, 3.0]]
-    scene.close()
-
-
-def test_a_vector_of_another_length_is_refused_by_name(tmp_path: Path):
-    scene = Lanes(tmp_path / "run")
-    wired = graph(config(), Novelty(steps=3))
-    ids = scene.bring(wired, {}, {}, {})
-    with pytest.raises(DataError, match=f"{ids[0]}: the intrinsic score has 3 values for 4 steps"):
-        scene.buffer.table(scored(scene, scene.composed(), wired))
-    scene.close()
-
-
-def test_texts_get_the_intrinsic_value_in_their_total():
-    settings = config(right={"target": "numeric"})
-    settings.environment = EnvironmentConfig()
-    combine = rewards.build_combine(settings)
-    scores = {"right": Score(value=1.0), INTRINSIC: Score(value=8.0, vector=(8.0,))}
-    assert combine(scores).total == 1.0 + 0.25 * 8.0
-    late = {"right": Score(value=1.0), INTRINSIC: Score.invalid(ScoreStatus.TIMEOUT, "late")}
-    assert combine(late).total is None
-    assert component_names(settings) == ["right", INTRINSIC]
-
-
-def test_the_intrinsic_vector_of_a_text_stays_out_of_its_row(tmp_path: Path):
-    scene = Scene(tmp_path / "run")
-    table = to_table([trajectory(scene.buffer.lease("w", 1)[0], [(0, 2)])])
-    assert with_rewards(table, [1.0], [(8.0,)])["intrinsic_rewards"].to_pylist() == [None]
-    scene.close()
-
-
-def test_evaluations_leave_the_intrinsic_reward_out():
-    settings = config(right={"target": "numeric"})
-    settings.environment = EnvironmentConfig()
-    wired = rewards.build(settings, {"right": HandleSet("right")})
-    assert wired.batch_components == () and list(wired._parts) == ["right"]
-
-
-@pytest.mark.parametrize("name", [ENVIRONMENT, INTRINSIC])
-def test_the_names_of_built_in_components_are_taken(name: str):
-    settings = config(**{name: {"target": "numeric"}})
-    with pytest.raises(ConfigError, match=f"rewards.components is '{name}'; it must be another name"):
-        rewards.build(settings, {n: HandleSet(n) for n in (name, INTRINSIC)})
-
-
-def test_a_fragment_without_a_finite_return_is_an_error_and_not_0():
-    wired = graph(config(), Novelty())
-    broken = Sample(id="a", group="g", prompt="", completion="", metadata={"return": math.nan})
-    (verdict,) = asyncio.run(wired.score([broken]))
-    assert (verdict.total, verdict.status) == (None, ScoreStatus.ERROR) and "return=nan" in verdict.detail
-
 
 # -- figures ------------------------------------------------------------------------------------
 
@@ -261,15 +62,14 @@ def test_without_an_ended_episode_there_is_no_figure_rather_than_0(tmp_path: Pat
 
 
 def test_an_evaluation_of_episodes_is_logged_without_what_nothing_defines(tmp_path: Path):
-    writer = MetricsWriter(tmp_path, tensorboard=False, wandb_project=None, run_name="r", config={})
-    listener = RunListener(writer, QuietView(), updates=5)
+    listener = RunListener(config(), tmp_path, QuietView())
     listener.evaluation(3, {"return_mean": 20.0, "len_mean": 7.0, "success_rate": math.nan, "version": 3.0})
     rows = read_metrics(tmp_path).to_pylist()
     assert {row["name"]: row["value"] for row in rows} == {
         "eval/held_out/return_mean": 20.0,
         "eval/held_out/len_mean": 7.0,
     }
-    writer.close()
+    listener.close()
 
 
 def test_a_summary_is_json_though_success_is_not_defined():
@@ -316,7 +116,8 @@ async def test_the_host_asks_once_and_commits_only_what_is_on_disk(tmp_path: Pat
         changed=lambda: None, max_in_flight=3, exchange_wait_s=0.1, call_deadline_s=0.1,
     )  # fmt: skip
     host = BufferHost(
-        scene.buffer, intake=intake, pools={}, ledger=scene.ledger, payload_log=scene.payload_log,
+        scene.buffer, intake=intake, pools={}, ledger=scene.ledger, tally=ScoreTally(scene.ledger),
+        payload_log=scene.payload_log,
         scoring=BatchScoring(wired, payloads=scene.buffer.payloads, log=log), changed=asyncio.Event(), cursor={},
         measure=lambda batch: {}, call_deadline_s=0.05,
     )  # fmt: skip
@@ -328,6 +129,75 @@ async def test_the_host_asks_once_and_commits_only_what_is_on_disk(tmp_path: Pat
     assert scene.buffer.version == 0, "nothing is trained whose rewards a crash would lose"
     log.futures[0].set_result(None)
     assert (await host.commit(0), await host.commit(0)) == (1, 1)
+    scene.close()
+
+
+class OrderLog(SlowLog):
+    """Notes what it is given to store, and stores it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+
+    def append(self, table: pa.Table) -> Future[None]:
+        self.ids += table["id"].to_pylist()
+        stored: Future[None] = Future()
+        stored.set_result(None)
+        return stored
+
+
+async def test_payloads_are_stored_in_the_order_of_their_coming(tmp_path: Path):
+    scene, log = Lanes(tmp_path / "run"), OrderLog()
+    intake = Intake(
+        scene.buffer, workers=HandleSet("rollout"), scorer=graph(config(), Novelty()), payload_log=log, score_log=log,
+        changed=lambda: None, max_in_flight=3, exchange_wait_s=0.1, call_deadline_s=20.0,
+    )  # fmt: skip
+    units, worker = scene.buffer.lease("w", 2), LocalHandle("w", None)
+    first = scene.buffer._member(units[0].slot)
+    assert first is not None
+    first.admitted = admitted = Future()  # its admission takes longer than that of the second one
+    for unit in units:
+        table = fragments_to_table(SPEC, [fragment(unit)])
+        intake._take(worker, Reply(table=table, failures=(), capacity=0, in_flight=0))
+    await asyncio.sleep(0.05)
+    assert log.ids == []
+    admitted.set_result(None)
+    async with asyncio.timeout(20.0):
+        while len(log.ids) < 2:
+            await asyncio.sleep(0.01)
+    assert log.ids == [f"{unit.slot}.0.0" for unit in units]
+    await intake.close()
+    scene.close()
+
+
+class Newcomer:
+    """A worker that is asked for its first exchange."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def exchange(self, sequence: int, units: Sequence[Unit], wait_s: float) -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_no_worker_is_given_lanes_before_the_others_of_the_start_are_there(tmp_path: Path):
+    scene, log, workers = Lanes(tmp_path / "run"), SlowLog(), HandleSet("rollout")
+    intake = Intake(
+        scene.buffer, workers=workers, scorer=graph(config(), Novelty()), payload_log=log, score_log=log,
+        changed=lambda: None, max_in_flight=3, exchange_wait_s=0.1, call_deadline_s=20.0,
+    )  # fmt: skip
+    early, late, joining = Newcomer(), Newcomer(), Newcomer()
+    workers.attach(LocalHandle("rollout-0", early))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not early.asked.is_set()
+    workers.attach(LocalHandle("rollout-1", late))
+    intake.start()
+    workers.attach(LocalHandle("rollout-2", joining))
+    async with asyncio.timeout(20.0):
+        await asyncio.gather(early.asked.wait(), late.asked.wait(), joining.asked.wait())
+    await intake.close()
     scene.close()
 
 
@@ -353,8 +223,23 @@ async def test_figures_are_polled_without_waiting_and_outlive_their_service():
     observer = Observer(services, prefix="intrinsic/", deadline_s=5.0)
     assert observer.poll() == {} == observer.poll(), "asked, not waited for"
     service.open.set()
-    assert await observer.last() == {"intrinsic/labels": 1.0}
+    assert await observer.last() == {"intrinsic/labels": 2.0}, "asked for now"
     service.broken = True
-    assert await observer.last() == {"intrinsic/labels": 1.0}
+    assert await observer.last() == {"intrinsic/labels": 2.0}
     handle.kill()
-    assert await observer.last() == {"intrinsic/labels": 1.0}
+    assert await observer.last() == {"intrinsic/labels": 2.0}
+
+
+async def test_the_last_figures_do_not_change_how_often_is_asked():
+    service = Service()
+    service.open.set()
+
+    async def services() -> list[LocalHandle]:
+        return [LocalHandle("learner-0", service)]
+
+    observer = Observer(services, prefix="", deadline_s=5.0, interval_s=3600.0)
+    assert await observer.last() == {"labels": 1.0} and await observer.last() == {"labels": 2.0}
+    for _ in range(20):
+        observer.poll()
+        await asyncio.sleep(0)
+    assert service.asked == 2

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from configs.errors import ConfigError, DataError
-from configs.schema import ModelConfig
+from configs.language import ModelConfig
 from learners.models.decoder import CausalDecoder
 from learners.models.load import create_model_folder, load_network
 from learners.models.tokenizer import encode, load_tokenizer

@@ -23,7 +23,7 @@ from rewards.intrinsic.labels import Item, Label
 from rewards.intrinsic.learner import RewardLearner, build
 from rewards.intrinsic.member import IntrinsicMember
 from rewards.intrinsic.member import build as build_scorer
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
 
 
 class Annotator:
@@ -274,7 +274,7 @@ async def test_observations_are_learned_from_without_any_label(tmp_path: Path):
 async def test_a_scorer_that_did_not_take_a_version_is_offered_the_newest_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("rewards.intrinsic.learner.RETRY_S", 0.01)
+    monkeypatch.setattr("rewards.online.publication.RETRY_S", 0.01)
     taken: list[int] = []
 
     class Stubborn:

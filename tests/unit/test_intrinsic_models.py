@@ -14,9 +14,9 @@ from buffers.environment_spec import ActionSpec, ArraySpec, EnvironmentSpec
 from configs.errors import ConfigError
 from configs.schema import RunConfig
 from rewards.intrinsic import INTRINSICS, build_model
-from rewards.intrinsic.archive import Archive
 from rewards.intrinsic.base import Evidence, IntrinsicModel, after_steps
-from rewards.intrinsic.tensors import infer
+from rewards.online.archive import Archive
+from rewards.online.tensors import infer
 
 SPEC = EnvironmentSpec("toy", {"image": ArraySpec((3,), "uint8")}, ActionSpec("discrete", (2,)))
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from configs.schema import RunConfig
 from rewards.intrinsic import INTRINSICS, build_model
 from rewards.intrinsic.base import Evidence
 from rewards.intrinsic.member import IntrinsicMember, build
-from rewards.intrinsic.outbox import Met
+from rewards.intrinsic.met import Met
 
 LABELS = ((("a key",), 1.0), (("a wall",), 0.0))
 
@@ -104,8 +104,8 @@ def test_a_state_holds_arrays_alone():
 
 
 async def test_a_learner_that_is_gone_costs_nothing_but_what_does_not_fit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rewards.intrinsic.outbox.CAPTIONS", 3)
-    monkeypatch.setattr("rewards.intrinsic.outbox.PAUSE_S", 0.01)
+    monkeypatch.setattr("rewards.intrinsic.met.CAPTIONS", 3)
+    monkeypatch.setattr("rewards.online.outbox.PAUSE_S", 0.01)
     member, learner = await build(config("retrieval"), "intrinsic"), Learner()
     gone = LocalHandle("intrinsic_learner-0", learner)
     gone.kill()

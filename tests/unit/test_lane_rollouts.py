@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,15 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.lane_rollouts import LaneRollouts, build_lane_rollouts
-from buffers.fragment import read_fragments
-from buffers.identity import Slot
-from buffers.messages import Failure
-from buffers.tables import TRAJECTORY
-from buffers.trajectory import Task, Unit
-from configs.load import load_config
+sys.path.append(str(Path(__file__).parent))
+from lane_scene import LANES, play, rollouts, rounds, unit
 
-LANES, STEPS = 6, 20
+from actors.lane_rollouts import LaneRollouts
+from buffers.fragment import read_fragments
+from buffers.tables import TRAJECTORY
 
 
 class Fragile(gymnasium.Env[Any, Any]):
@@ -48,33 +46,6 @@ class Fragile(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("headrace/Fragile-v0", entry_point=Fragile)
-
-
-def rollouts(*words: str) -> LaneRollouts:
-    base = ["environment.backend.target=gymnasium", "environment.backend.id=CartPole-v1", "rollout.slots=16"]
-    sizes = [f"environment.lanes={LANES}", f"environment.fragment_length={STEPS}"]
-    return build_lane_rollouts(load_config([], [*base, *sizes, *words]))
-
-
-def unit(lane: int, turn: int, attempt: int = 0) -> Unit:
-    task = Task(source="env", index=lane, prompt="", answer="")
-    return Unit(slot=Slot("env", turn, lane, 0), attempt=attempt, task=task, min_version=0)
-
-
-async def play(running: LaneRollouts, units: Iterable[Unit]) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
-    """Return what came of some units: trajectory id -> row."""
-    for one in units:
-        running.start(one)
-    while running.in_flight:
-        await running.step()
-    fragments, failures = running.take()
-    await running.close()
-    table = running.to_table(fragments).drop_columns(["started_at", "finished_at"])
-    return {row["id"]: row for row in table.to_pylist()}, failures
-
-
-def rounds(lanes: Sequence[int], count: int = 3) -> list[Unit]:
-    return [unit(lane, turn) for turn in range(count) for lane in lanes]
 
 
 async def test_the_same_fragments_come_of_one_worker_or_three_and_of_one_half_or_two() -> None:

@@ -26,9 +26,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 # Foreign libraries and the only places that may import them.
 CONFINED: dict[str, tuple[str, ...]] = {
-    "ray": ("actors.ray_adapter", "actors.control", "launch"),
-    "vllm": tuple(f"actors.engines.vllm_{part}" for part in ("messages", "session", "start", "worker")),
+    "ray": (
+        *(f"actors.ray_{part}" for part in ("adapter", "jobs", "metrics", "nodes", "placement")),
+        "actors.control",
+        "launch",
+    ),
+    "vllm": (
+        *(f"actors.engines.vllm_{part}" for part in ("messages", "session", "start", "worker")),
+        *(f"actors.serving.vllm_{part}" for part in ("options", "server")),
+    ),
     "deepspeed": ("learners",),
+    "peft": ("learners.models.adapter",),
     "omegaconf": ("configs.load", "buffers.records.report_data"),
     "duckdb": ("buffers.records",),
 }

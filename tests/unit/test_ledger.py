@@ -26,7 +26,9 @@ def ledger(folder: Path, files: OsFiles | None = None) -> Ledger:
 
 def test_an_event_row_says_who_what_and_when(tmp_path: Path) -> None:
     book = ledger(tmp_path)
-    book.record([Event(EventKind.TRAINED, SLOT, 5, 6, version=7), Event(EventKind.DROPPED, SLOT, 5, reason="stale")])
+    book.record(
+        [Event(EventKind.TRAINED, SLOT, 5, 6, version=7, reward=0.5), Event(EventKind.DROPPED, SLOT, 5, reason="stale")]
+    )
     book.close()
     trained, dropped = read_stream(tmp_path, "events", EVENTS).to_pylist()
     assert trained | {"seq": 0} == {
@@ -44,6 +46,7 @@ def test_an_event_row_says_who_what_and_when(tmp_path: Path) -> None:
         "node": 6,
         "version": 7,
         "worker": None,
+        "reward": 0.5,
         "reason": "",
     }
     assert (dropped["event"], dropped["version"], dropped["reason"]) == ("dropped", None, "stale")

@@ -8,13 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from buffers.records.metric_names import METRICS, describe, glossary_markdown, matching
+from buffers.records.metric_names import METRICS, describe, exported, glossary_markdown, matching
 from buffers.records.metrics import MetricsWriter, read_metrics
 from configs.errors import DataError
 from configs.schema import RunConfig
@@ -163,6 +164,7 @@ def python(code: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]
 
 
 USE_WANDB = """
+from collections.abc import Mapping
 from pathlib import Path
 from buffers.records.metrics import MetricsWriter
 metrics = MetricsWriter(Path("run"), False, "my-project", "first", {"seed": 3})
@@ -223,6 +225,35 @@ def test_a_placeholder_stands_for_one_segment() -> None:
     assert matching("reward/mean", logged) == {"reward/mean": ""}
     assert describe("rewards/judge/mean") is METRICS["rewards/<component>/mean"]
     assert describe("rewards/a/b/mean") is None
+
+
+def test_monitoring_knows_metrics_by_the_same_names_and_placeholders_as_labels() -> None:
+    name, meaning, labels = exported("rewards/judge/mean")
+    assert (name, labels) == ("headrace_rewards_mean", {"component": "judge"})
+    assert meaning == METRICS["rewards/<component>/mean"].meaning
+    assert exported("pool/reward.a.b/queue_p95_s")[::2] == ("headrace_pool_queue_p95_s", {"pool": "reward.a.b"})
+    assert exported("my/own-thing") == ("headrace_my_own_thing", "", {})
+    names = [exported(name)[0] for name in METRICS]
+    assert sorted(set(names)) == sorted(names), "two metrics would be one"
+    assert [name for name in names if not re.fullmatch(r"[a-z][a-z0-9_]*", name)] == []
+
+
+def test_a_writer_passes_metrics_on(tmp_path: Path) -> None:
+    class Elsewhere:
+        def __init__(self) -> None:
+            self.seen: list[object] = []
+
+        def log(self, update: int, metrics: Mapping[str, float], time: float) -> None:
+            self.seen.append((update, dict(metrics), time))
+
+        def close(self) -> None:
+            self.seen.append("closed")
+
+    elsewhere = Elsewhere()
+    metrics = MetricsWriter(tmp_path, False, None, "test", {}, [elsewhere])
+    metrics.log(3, {"a": 1.0}, time=5.0)
+    metrics.close()
+    assert elsewhere.seen == [(3, {"a": 1.0}, 5.0), "closed"]
 
 
 def test_every_remedy_names_keys_that_exist() -> None:

@@ -16,7 +16,8 @@ from learner_tables import MODEL, model_folder, random_table, trajectory, with_r
 from buffers.digest import chain_digest
 from buffers.trajectory import Kind
 from configs.errors import ConfigError, DataError, RunError
-from configs.schema import LearnerConfig, WarmStartConfig
+from configs.language import WarmStartConfig
+from configs.learning import LearnerConfig
 from learners.batch import Item, read_batch
 from learners.models.tokenizer import character_tokenizer
 from learners.policy_learner import PolicyLearner

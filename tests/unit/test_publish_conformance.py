@@ -11,21 +11,38 @@ import pytest
 import torch
 
 from configs.errors import ConfigError, Corruption, DeadlineExceeded, StaleEpoch
-from configs.schema import PublishConfig
+from configs.learning import PublishConfig
 from learners.models.weights import SHARED_FOLDER, Layout, Receiver
 from learners.publish import PUBLISHERS, PublishStats, World, build
-from learners.publish.collective import CollectivePublisher, CollectiveReceiver
+from learners.publish.collective import CollectivePublisher
+from learners.publish.collective_receiver import CollectiveReceiver
 from learners.publish.object_store import ObjectStoreReceiver, Packet
 from learners.publish.shared_memory import SharedMemoryPublisher
 
 Tensors = Mapping[str, torch.Tensor]
 LAYOUT = Layout.of({"w": torch.zeros(300, 7), "b": torch.zeros(33, dtype=torch.bfloat16), "n": torch.tensor(0)})
+SECOND_BUCKET = LAYOUT.specs[1].offset
+"""Bytes before the second bucket: each tensor here is one."""
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     w = torch.randn(300, 7, generator=generator)
     return {"w": w, "b": torch.randn(33, generator=generator).bfloat16(), "n": torch.tensor(seed)}
+
+
+def buckets(tensors: Tensors) -> list[Tensors]:
+    return [{name: tensors[name] for name in names} for names in LAYOUT.buckets(100)]
+
+
+class DamagingPublisher(CollectivePublisher):
+    """Its network flips a byte of the second bucket, after the checksum."""
+
+    flip = False
+
+    def _broadcast(self, header: list[int], data: np.ndarray) -> None:
+        data[0] ^= self.flip and header[2] == SECOND_BUCKET
+        super()._broadcast(header, data)
 
 
 class Link:
@@ -39,23 +56,26 @@ class Link:
         self.receivers: list[Receiver] = [make() for make in factories]
 
     def successor(self, epoch: int, port: int = 0):
-        section = PublishConfig(backend=self.backend, deadline_s=0.5)
+        section = PublishConfig(backend=self.backend, deadline_s=5.0, slow_after_s=5.0)
         world = World(receivers=2, port=port)
+        if self.backend == "collective":
+            return DamagingPublisher(world, LAYOUT, epoch, deadline_s=5.0, slow_after_s=5.0)
         return build(section, name=self.name, layout=LAYOUT, epoch=epoch, world=world)
 
     def publish(self, version: int, tensors: Tensors, *, flip: bool = False) -> list[PublishStats]:
         """Publish and, with `flip`, damage one byte on the way; collective sending goes on in a thread."""
         publisher = self.publisher
-        if isinstance(publisher, CollectivePublisher):
-            self.sender = threading.Thread(target=publisher.publish, args=(version, tensors))
+        if isinstance(publisher, DamagingPublisher):
+            publisher.flip = flip
+            self.sender = threading.Thread(target=publisher.publish, args=(version, buckets(tensors)))
             self.sender.start()
             while any(receiver.poll() != version for receiver in self.receivers):
                 time.sleep(0.001)
-            publisher.buffer[1000] ^= flip  # summed by now, and not sent before the receivers come
             return []
-        stats = publisher.publish(version, tensors)
+        stats = publisher.publish(version, buckets(tensors))
+        place = SECOND_BUCKET + 1
         if isinstance(stats, Packet):
-            stats.buffer[1000] ^= flip
+            stats.buffer[place] ^= flip
             stats.buffer.flags.writeable = False  # as it is when it comes out of a store
             for receiver in self.receivers:
                 assert isinstance(receiver, ObjectStoreReceiver)
@@ -63,8 +83,8 @@ class Link:
         elif flip:
             path = next(SHARED_FOLDER.glob(f"{self.name}.*"))
             file = np.memmap(path, np.uint8)
-            file[4096 + 1000] ^= 1
-            file[4096 + 4096 * -(-LAYOUT.size // 4096) + 1000] ^= 1
+            file[4096 + place] ^= 1
+            file[4096 + 4096 * -(-LAYOUT.size // 4096) + place] ^= 1
         return [stats]
 
     def take(self) -> list[tuple[int, Tensors] | BaseException]:
@@ -124,7 +144,7 @@ def test_versions_only_increase(link: Link) -> None:
     link.publish(3, weights(3))
     link.take()
     with pytest.raises(ValueError, match="version 2 is not above version 3"):
-        link.publisher.publish(2, weights(2))
+        link.publisher.publish(2, [weights(2)])
 
 
 def test_one_flipped_byte_is_never_handed_out(link: Link) -> None:
@@ -133,6 +153,15 @@ def test_one_flipped_byte_is_never_handed_out(link: Link) -> None:
         assert isinstance(result, Corruption | DeadlineExceeded)
         assert "version 1 " in str(result)
         assert "checksum" in str(result)
+
+
+def test_a_bucket_that_is_missing_surplus_or_misshapen_is_refused(link: Link) -> None:
+    whole, publisher = weights(1), link.publisher
+    if isinstance(publisher, CollectivePublisher):  # one that nobody receives from
+        publisher = CollectivePublisher(World(receivers=1), LAYOUT, 5, slow_after_s=0.01)
+    for wrong in ({"b": whole["b"]}, {**whole, "x": whole["n"]}, {**whole, "w": whole["w"].T}):
+        with pytest.raises(ValueError, match=r"[lL]ayout"):
+            publisher.publish(1, [wrong])
 
 
 def test_the_version_after_a_damaged_one_arrives(link: Link) -> None:
@@ -157,13 +186,13 @@ def test_an_older_epoch_is_refused_and_told(link: Link) -> None:
             with pytest.raises(StaleEpoch, match="is of epoch 4, this receiver of 5"):
                 CollectiveReceiver("127.0.0.1", port, rank, LAYOUT, min_epoch=5, deadline_s=0.5)
         with pytest.raises(StaleEpoch, match="refuse epoch 4"):
-            older.publish(9, weights(9))
+            older.publish(9, [weights(9)])
         older.close()
     else:
         receiver = link.receivers[0]
         assert isinstance(receiver, ObjectStoreReceiver)
         with pytest.raises(StaleEpoch, match="version 9 are of epoch 4"):
-            receiver.offer(link.successor(4).publish(9, weights(9)))
+            receiver.offer(link.successor(4).publish(9, [weights(9)]))
         assert receiver.poll() is None
 
 
@@ -176,7 +205,7 @@ def test_weights_of_another_layout_are_refused(link: Link) -> None:
     with pytest.raises((ConfigError, Corruption), match=r"layout|other weights"):
         receiver = make.func(*arguments, **make.keywords)
         if isinstance(receiver, ObjectStoreReceiver):
-            receiver.offer(link.publisher.publish(2, weights(2)))
+            receiver.offer(link.publisher.publish(2, [weights(2)]))
         receiver.take()
 
 

@@ -39,14 +39,14 @@ def test_a_receiver_may_be_built_before_its_publisher(name: str) -> None:
         receiver.take()
     publisher = SharedMemoryPublisher(name, LAYOUT, 1)
     assert receiver.poll() is None
-    publisher.publish(0, constant(0))
+    publisher.publish(0, [constant(0)])
     assert receiver.take()[0] == 0
 
 
 def test_a_slow_receiver_gets_the_newest_version_only(name: str) -> None:
     publisher, receiver = SharedMemoryPublisher(name, LAYOUT, 1), SharedMemoryReceiver(name, LAYOUT)
     for version in range(1, 8):
-        publisher.publish(version, constant(version))
+        publisher.publish(version, [constant(version)])
     version, tensors = receiver.take()
     assert version == 7
     assert tensors["b"].eq(7).all()
@@ -55,11 +55,11 @@ def test_a_slow_receiver_gets_the_newest_version_only(name: str) -> None:
 
 def test_receivers_follow_a_successor_even_to_a_lower_version(name: str) -> None:
     first, receiver = SharedMemoryPublisher(name, LAYOUT, 1), SharedMemoryReceiver(name, LAYOUT)
-    first.publish(9, constant(9))
+    first.publish(9, [constant(9)])
     receiver.take()
     second = SharedMemoryPublisher(name, LAYOUT, 2)
     assert receiver.poll() is None
-    second.publish(4, constant(4))
+    second.publish(4, [constant(4)])
     assert receiver.poll() == 4
     assert receiver.take()[1]["a"].eq(4).all()
 
@@ -68,14 +68,14 @@ def test_a_restart_within_one_epoch_takes_over_too(name: str) -> None:
     first = SharedMemoryPublisher(name, LAYOUT, 1)
     SharedMemoryPublisher(name, LAYOUT, 1)
     with pytest.raises(StaleEpoch, match="was replaced; stop this process"):
-        first.publish(1, constant(1))
+        first.publish(1, [constant(1)])
 
 
 def test_receivers_follow_a_publisher_that_was_closed_and_built_again(name: str) -> None:
     receiver = SharedMemoryReceiver(name, LAYOUT)
     for version in (1, 2, 3):
         publisher = SharedMemoryPublisher(name, LAYOUT, 1)
-        publisher.publish(version, constant(version))
+        publisher.publish(version, [constant(version)])
         assert receiver.take()[0] == version
         publisher.close()
         assert receiver.poll() is None
@@ -84,7 +84,7 @@ def test_receivers_follow_a_publisher_that_was_closed_and_built_again(name: str)
 def test_closing_leaves_nothing_and_a_replaced_publisher_does_not_remove_its_successor(name: str) -> None:
     first, second = SharedMemoryPublisher(name, LAYOUT, 1), SharedMemoryPublisher(name, LAYOUT, 2)
     first.close()
-    second.publish(1, constant(1))
+    second.publish(1, [constant(1)])
     assert SharedMemoryReceiver(name, LAYOUT).take()[0] == 1
     assert len(left(name)) == 2
     second.close()
@@ -101,11 +101,11 @@ def test_a_refused_publisher_leaves_nothing_of_its_own(name: str) -> None:
 
 def test_a_publication_that_failed_half_way_does_not_spoil_the_next(name: str) -> None:
     publisher, receiver = SharedMemoryPublisher(name, LAYOUT, 1), SharedMemoryReceiver(name, LAYOUT)
-    publisher.publish(1, constant(1))
-    with pytest.raises(ValueError, match="missing or not in the layout"):
-        publisher.publish(2, {"a": torch.zeros(1000)})
+    publisher.publish(1, [constant(1)])
+    with pytest.raises(ValueError, match=r"tensors \['b'\] are missing"):
+        publisher.publish(2, [{"a": torch.zeros(1000)}])
     assert receiver.take()[0] == 1
-    publisher.publish(3, constant(3))
+    publisher.publish(3, [constant(3)])
     version, tensors = receiver.take()
     assert version == 3
     assert tensors["b"].eq(3).all()
@@ -118,7 +118,7 @@ def test_a_receiver_never_sees_a_mixture_while_a_thread_publishes_at_full_speed(
     def work() -> None:
         version = 0
         while not stop.is_set():
-            publisher.publish(version := version + 1, constant(version))
+            publisher.publish(version := version + 1, [constant(version)])
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -135,7 +135,7 @@ def test_a_receiver_never_sees_a_mixture_while_a_thread_publishes_at_full_speed(
 
 def test_a_write_that_never_ends_is_named_by_version_and_publisher(name: str) -> None:
     publisher, receiver = SharedMemoryPublisher(name, LAYOUT, 1), SharedMemoryReceiver(name, LAYOUT, deadline_s=0.05)
-    publisher.publish(1, constant(1))
+    publisher.publish(1, [constant(1)])
     half = Path(next(SHARED_FOLDER.glob(f"{name}.*")))
     with open(half, "r+b") as file:
         file.seek(2 * 64)  # the sequence lock of half 1, where the first version went
@@ -146,7 +146,7 @@ def test_a_write_that_never_ends_is_named_by_version_and_publisher(name: str) ->
 
 def test_another_process_that_receives_and_exits_removes_and_warns_nothing(name: str) -> None:
     publisher = SharedMemoryPublisher(name, LAYOUT, 1)
-    publisher.publish(1, constant(1))
+    publisher.publish(1, [constant(1)])
     program = """
 import sys
 from learners.models.weights import Layout, SharedMemoryReceiver
@@ -156,7 +156,7 @@ assert receiver.take()[1]["b"].eq(1).all()
     command = [sys.executable, "-W", "error", "-c", program, name, LAYOUT.to_json()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    publisher.publish(2, constant(2))
+    publisher.publish(2, [constant(2)])
     assert SharedMemoryReceiver(name, LAYOUT).take()[0] == 2
 
 
@@ -164,8 +164,8 @@ def test_orphans_are_removed_by_prefix_and_their_publishers_fenced(name: str) ->
     orphan, other = SharedMemoryPublisher(f"{name}-policy", LAYOUT, 1), SharedMemoryPublisher(f"{name}x", LAYOUT, 1)
     assert len(remove_segments(f"{name}-")) == 2
     with pytest.raises(StaleEpoch):
-        orphan.publish(1, constant(1))
-    other.publish(1, constant(1))
+        orphan.publish(1, [constant(1)])
+    other.publish(1, [constant(1)])
     with pytest.raises(ValueError, match="prefix is empty"):
         remove_segments("")
 

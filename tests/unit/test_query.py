@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 from recorded_run import Epoch, group, record_run, trajectory
 
-from buffers.ledger import EventKind
+from buffers.identity import trajectory_id
+from buffers.ledger import Event, EventKind
 from buffers.records.query import VIEWS, query
 from buffers.run_folder import RunFolder
 from buffers.schema import to_table
+from buffers.scores import Score, ScoreStatus
 from configs.errors import DataError, RunError
 
 
@@ -22,7 +24,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_view_can_be_read(run: Path) -> None:
     rows = {view: query(run, f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
-    counts = {"versions": 5, "events": 64, "scores": 10, "pairs": 0, "labels": 0, "trajectories": 10, "metrics": 0}
+    counts = {
+        "versions": 5,
+        "events": 64,
+        "scores": 10,
+        "pairs": 0,
+        "labels": 0,
+        "trajectories": 10,
+        "metrics": 0,
+        "rewards": 10,
+    }
     assert rows == counts
 
 
@@ -34,6 +45,29 @@ def test_views_join(run: Path) -> None:
         {"version": 1, "n": 2, "tokens": 6},
         {"version": 2, "n": 4, "tokens": 12},
     ]
+
+
+def test_rewards_show_the_raw_parts_of_a_trajectory_beside_the_total_it_was_trained_with(tmp_path: Path) -> None:
+    path = record_run(tmp_path / "run")
+    with RunFolder.open(path) as folder:
+        epoch = Epoch(folder, lineage=2)
+        (first, second) = group(9)
+        ids = [trajectory_id(*first), trajectory_id(*second)]
+        late = Score.invalid(ScoreStatus.TIMEOUT, "late", component="judge")
+        for name in ids:
+            epoch.ledger.record_scores(
+                [(name, Score(value=1.0, component="right")), (name, Score(value=0.5, component="judge"))]
+            )
+        epoch.ledger.record([Event(EventKind.SCORED, *first, reward=1.5), Event(EventKind.SCORED, *second, reward=1.5)])
+        epoch.ledger.record_scores([(ids[0], Score(value=0.25, component="judge")), (ids[1], late)], 3)
+        epoch.ledger.record([Event(EventKind.TRAINED, *first, version=3, reward=1.25)])
+        epoch.ledger.flush()
+        shown = "id, total, parts['right'] AS r, parts['judge'] AS j"
+        sql = f"SELECT {shown} FROM rewards WHERE id IN {tuple(ids)} ORDER BY id"
+        assert query(path, sql).to_pylist() == [
+            {"id": ids[0], "total": 1.25, "r": 1.0, "j": 0.25},
+            {"id": ids[1], "total": 1.5, "r": 1.0, "j": None},
+        ]
 
 
 def test_a_running_run_shows_its_live_rows_and_extension_columns(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from buffers.segments import SegmentWriter
 from buffers.streams import read_stream
 from configs.errors import ConfigError, DataError, StaleEpoch
 from configs.load import load_config
-from configs.schema import RetentionConfig
+from configs.stream import RetentionConfig
 
 UPDATES = 12
 RULE = RetentionConfig(payload_updates=2, ledger_updates=4)

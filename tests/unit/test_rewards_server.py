@@ -1,4 +1,4 @@
-"""The reward server on a virtual clock: batching, isolation, retries, queue, breaker, provenance."""
+"""The reward server on a virtual clock: batching, isolation of poison samples, retries, deadlines."""
 
 from __future__ import annotations
 
@@ -6,91 +6,22 @@ import asyncio
 import gc
 import math
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server_scene import Scripted, now, raises, run, sample, samples, server, values
 
 from buffers.scores import Sample, Score, ScoreStatus
 from rewards.base import Component
 from rewards.batching import calls, units
-from rewards.breaker import BreakerState, CircuitBreaker
-from rewards.server import RewardServer, verdict_deadline_s
-from rewards.slots import Slots
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Jumps to the next timer instead of sleeping."""
-
-    now_s = 0.0
-
-    def time(self) -> float:
-        return self.now_s
-
-    def _run_once(self) -> None:
-        if not self._ready:
-            self.now_s = min((timer.when() for timer in self._scheduled if not timer.cancelled()), default=self.now_s)
-        super()._run_once()
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def sample(name: str, group: str = "g", completion: str = "") -> Sample:
-    return Sample(id=name, group=group, prompt="", completion=completion)
-
-
-def samples(count: int) -> list[Sample]:
-    return [sample(str(i)) for i in range(count)]
-
-
-class Scripted(Component):
-    """Sleeps `seconds`, then scores each sample by its id; `misbehave` may spoil a call first."""
-
-    def __init__(self, seconds: float = 0.0, misbehave: Callable[[Sequence[Sample]], Any] = lambda call: None) -> None:
-        self.seconds = seconds
-        self.misbehave = misbehave
-        self.calls: list[list[str]] = []
-        self.starts: list[float] = []
-        self.running = self.most_running = 0
-
-    async def score(self, call: Sequence[Sample]) -> Any:
-        self.calls.append([s.id for s in call])
-        self.starts.append(now())
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            await asyncio.sleep(self.seconds)
-            spoiled = self.misbehave(call)
-            if asyncio.iscoroutine(spoiled):
-                spoiled = await spoiled
-        finally:
-            self.running -= 1
-        return [Score(value=float(s.id)) for s in call] if spoiled is None else spoiled
+from rewards.server import verdict_deadline_s
 
 
 class WholeGroups(Scripted):
     scope = "group"
-
-
-def server(component: Component, **settings: Any) -> RewardServer:
-    return RewardServer(component, name="unit", rng=random.Random(0), **settings)
-
-
-def values(scores: Sequence[Score]) -> list[float | None]:
-    return [score.value for score in scores]
-
-
-def raises(error: Exception) -> Any:
-    raise error
 
 
 POISONS: dict[str, Callable[[Sequence[Sample]], Any]] = {
@@ -151,7 +82,7 @@ def test_a_group_is_never_split_also_when_it_is_retried() -> None:
 @given(
     group_of=st.lists(st.integers(0, 4), max_size=20),
     batch_size=st.integers(1, 7),
-    scope=st.sampled_from(["sample", "group", "pair", "batch"]),
+    scope=st.sampled_from(["sample", "group", "batch"]),
 )
 def test_calls_cover_every_sample_once_and_keep_units_whole(group_of: list[int], batch_size: int, scope: str) -> None:
     together = units([sample(str(i), group=str(g)) for i, g in enumerate(group_of)], scope)
@@ -159,8 +90,42 @@ def test_calls_cover_every_sample_once_and_keep_units_whole(group_of: list[int],
     assert sorted(p for call in packed for unit in call for p in unit) == list(range(len(group_of)))
     assert [unit for call in packed for unit in call] == together
     assert all(len(call) == 1 or sum(map(len, call)) <= batch_size for call in packed)
-    if scope in ("group", "pair"):
+    if scope == "group":
         assert sorted(str(group_of[unit[0]]) for unit in together) == sorted(map(str, set(group_of)))
+
+
+@given(group_of=st.lists(st.integers(0, 3), max_size=15))
+def test_pairs_are_two_of_a_group_and_leave_out_only_who_is_alone(group_of: list[int]) -> None:
+    together = units([sample(f"{i:02}", group=str(g)) for i, g in enumerate(group_of)], "pair")
+    assert {p for pair in together for p in pair} == set(range(len(group_of)))
+    for pair in together:
+        assert len({group_of[p] for p in pair}) == 1
+        assert len(set(pair)) == 2 or group_of.count(group_of[pair[0]]) == 1
+    twice = len([p for pair in together for p in pair]) - len(group_of)
+    assert twice == sum(group_of.count(g) % 2 for g in set(group_of) if group_of.count(g) > 1)
+
+
+class Duel(Component):
+    """Scores the id of the other one, -1 where there is none; notes its calls."""
+
+    scope = "pair"
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    async def score(self, samples: Sequence[Sample]) -> list[Score]:
+        self.calls.append([s.id for s in samples])
+        names = [float(s.id) for s in samples]
+        return [Score(value=other) for other in (reversed(names) if len(names) > 1 else [-1.0])]
+
+
+def test_a_pair_component_is_given_one_pair_per_call_whoever_arrived_first() -> None:
+    component = Duel()
+    arrived = [sample(i, group=g) for i, g in (("4", "b"), ("2", "a"), ("3", "a"), ("1", "a"), ("5", "b"), ("6", "c"))]
+    scores = run(server(component, batch_size=64, concurrency=1).score(arrived))
+    assert component.calls == [["4", "5"], ["1", "2"], ["3", "1"], ["6"]]
+    # The second duel of 1 is for the sake of 3: the score of 1 is that of its first.
+    assert [s.value for s in scores] == [5.0, 1.0, 1.0, 2.0, 4.0, -1.0]
 
 
 @pytest.mark.parametrize("poison", POISONS)
@@ -251,130 +216,6 @@ def test_whatever_fails_the_last_verdict_comes_within_the_announced_deadline() -
     assert finished <= verdict_deadline_s(10.0, 5.0)
 
 
-def test_a_breaker_opens_after_failures_in_a_row_and_one_probe_closes_it() -> None:
-    broken_until_s = 12.0
-    component = Scripted(1.0, lambda call: raises(OSError("down")) if now() < broken_until_s else None)
-
-    async def scenario() -> tuple[list[Score], Any]:
-        host = server(component, batch_size=1, concurrency=3, retries=2, breaker_failures=3, breaker_reset_s=4.0)
-        return await host.score(samples(3)), host.stats()["breaker"]
-
-    scores, breaker = run(scenario())
-    assert values(scores) == [0.0, 1.0, 2.0]
-    # All three fail at 1 s; the probes of 5 s and 10 s fail too; that of 15 s succeeds and frees the others.
-    assert component.starts[:5] == [0.0, 0.0, 0.0, 5.0, 10.0]
-    assert component.starts[5:] == [15.0, 16.0, 16.0]
-    assert breaker == "closed"
-
-
-def test_behind_an_open_breaker_a_call_waits_for_the_probe_and_then_says_why_it_failed() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("down")))
-
-    async def scenario() -> tuple[list[Score], float]:
-        host = server(component, batch_size=1, retries=0, deadline_s=1.0, breaker_failures=1, breaker_reset_s=60.0)
-        await host.score(samples(1))
-        component.seconds = math.inf
-        return await host.score(samples(2)), now()  # the breaker lets one probe through at 60 s
-
-    (probe, waiting), finished = run(scenario())
-    assert component.starts == [0.0, 60.0] and component.calls == [["0"], ["0"]]
-    assert (probe.status, waiting.status) == (ScoreStatus.TIMEOUT, ScoreStatus.ERROR)
-    assert waiting.detail.startswith("breaker open: 'unit'")
-    assert finished == 61.0
-
-
-def test_what_the_breaker_refuses_is_not_tried_again() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("down")) if len(component.calls) > 1 else None)
-
-    async def scenario() -> list[list[Score]]:
-        host = server(component, batch_size=1, retries=2, deadline_s=1.0, breaker_failures=1, breaker_reset_s=60.0)
-        await host.score(samples(1))
-        first = asyncio.create_task(host.score(samples(2)))
-        await asyncio.sleep(0.01)
-        component.seconds = math.inf
-        return [await first, await host.score(samples(1))]
-
-    retried, fresh = run(scenario())
-    # One retry is the probe at 60 s and goes on; the other is refused. What comes later has its own probe.
-    assert sorted(score.attempt for score in retried) == [1, 2]
-    assert component.starts[1:4] == [0.0, 0.0, 60.0] and fresh[0].status is ScoreStatus.TIMEOUT
-
-
-def test_behind_a_component_that_never_worked_all_calls_wait_together_and_say_what_it_raised() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("no such judge")))
-
-    async def scenario() -> tuple[list[Score], float]:
-        host = server(component, batch_size=1, concurrency=2, retries=0, deadline_s=1.0, breaker_reset_s=4.0)
-        return await host.score(samples(60)), now()
-
-    scores, finished = run(scenario())
-    assert all(score.status is ScoreStatus.ERROR and "no such judge" in score.detail for score in scores)
-    assert finished <= 2 * (4.0 + 1.0) + 1.0, "each call waited for itself"
-
-
-def test_a_first_call_that_the_breaker_refuses_is_not_tried_again() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("down")))
-
-    async def scenario() -> list[Score]:
-        host = server(component, batch_size=1, retries=2, deadline_s=1.0, breaker_failures=1, breaker_reset_s=60.0)
-        component.seconds = math.inf
-        probing = asyncio.create_task(host.score(samples(1)))
-        await asyncio.sleep(2.0)  # its call has timed out and opened the breaker
-        refused = await host.score([sample("1"), sample("2"), sample("3")])
-        await probing
-        return refused
-
-    refused = run(scenario())
-    assert "breaker open" in refused[-1].detail and refused[-1].attempt == 0
-
-
-def test_a_cancelled_probe_hands_its_place_to_the_next_call() -> None:
-    component = Scripted(misbehave=lambda call: raises(OSError("down")) if len(component.calls) == 1 else None)
-
-    async def scenario() -> tuple[list[Score], float]:
-        host = server(component, retries=0, deadline_s=9.0, breaker_failures=1, breaker_reset_s=60.0)
-        await host.score(samples(1))
-        component.seconds = 5.0
-        probe = asyncio.create_task(host.score(samples(1)))
-        await asyncio.sleep(62.0)
-        probe.cancel()
-        return await host.score(samples(1)), now()
-
-    scores, finished = run(scenario())
-    assert values(scores) == [0.0] and (component.starts, finished) == ([0.0, 60.0, 62.0], 67.0)
-
-
-def test_a_place_that_is_handed_over_in_the_moment_of_giving_up_is_not_lost() -> None:
-    async def scenario() -> None:
-        slots = Slots(1)
-        async with slots.hold(1.0):
-            waiting = asyncio.create_task(occupy(slots))
-            await asyncio.sleep(0.5)
-            assert slots.waiting == 1
-        waiting.cancel()  # it has been given the place and does not know yet
-        await asyncio.wait({waiting})
-        async with slots.hold(1.0):
-            assert now() == 0.5
-
-    run(scenario())
-
-
-def test_who_gives_up_leaves_the_line() -> None:
-    async def scenario() -> None:
-        slots = Slots(1)
-        async with slots.hold(1.0):
-            with pytest.raises(TimeoutError):
-                await occupy(slots)
-            assert (now(), slots.waiting) == (1.0, 0)
-
-    run(scenario())
-
-
-async def occupy(slots: Slots) -> None:
-    async with slots.hold(1.0):
-        pass
-
-
 def test_what_an_abandoned_call_raises_later_is_nobodys_business() -> None:
     class Stubborn(Scripted):
         async def score(self, call: Sequence[Sample]) -> Any:
@@ -393,50 +234,6 @@ def test_what_an_abandoned_call_raises_later_is_nobodys_business() -> None:
         return complaints
 
     assert run(scenario()) == []
-
-
-def test_a_half_open_breaker_admits_a_single_probe() -> None:
-    async def scenario() -> None:
-        breaker = CircuitBreaker(failures=2, reset_s=4.0)
-        for _ in range(2):
-            assert breaker.state is BreakerState.CLOSED and await breaker.admit(0.0)
-            breaker.record(False)
-        assert breaker.state is BreakerState.OPEN and not await breaker.admit(3.0)
-        assert now() == 3.0
-        waiting = [asyncio.create_task(breaker.admit(100.0)) for _ in range(3)]
-        await asyncio.sleep(1.5)
-        assert [task.done() for task in waiting].count(True) == 1 and breaker.state is BreakerState.HALF_OPEN
-        breaker.record(False)  # the probe failed, 0.5 s late: open for another 4 s
-        assert breaker.state is BreakerState.OPEN
-        await asyncio.sleep(3.9)
-        assert [task.done() for task in waiting].count(True) == 1
-        await asyncio.sleep(0.2)
-        assert [task.done() for task in waiting].count(True) == 2
-        breaker.record(True)
-        assert all(await asyncio.gather(*waiting)) and breaker.state is BreakerState.CLOSED
-
-    run(scenario())
-
-
-def test_a_forgotten_probe_leaves_the_way_to_the_next_one() -> None:
-    async def scenario() -> None:
-        breaker = CircuitBreaker(failures=1, reset_s=4.0)
-        breaker.record(False)
-        assert await breaker.admit(10.0) and now() == 4.0
-        breaker.forget()
-        assert await breaker.admit(10.0) and now() == 4.0
-
-    run(scenario())
-
-
-def test_a_success_in_between_keeps_the_breaker_closed() -> None:
-    async def scenario() -> BreakerState:
-        breaker = CircuitBreaker(failures=2, reset_s=4.0)
-        for succeeded in (False, True, False):
-            breaker.record(succeeded)
-        return breaker.state
-
-    assert run(scenario()) is BreakerState.CLOSED
 
 
 def test_an_unknown_scope_is_refused() -> None:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buffers import ipc
 from buffers.files import OsFiles
 from buffers.frames import decode, encode
+from buffers.ipc import from_ipc, to_ipc
 from buffers.run_folder import RunFolder, read_run
-from buffers.segments import SegmentWriter, begin_epoch, read_stream
+from buffers.segments import GROUP_BYTES, SegmentWriter, begin_epoch, read_stream
 from configs.errors import Corruption, DataError, DeadlineExceeded, StaleEpoch
 
 NUMBERS = pa.schema([pa.field("n", pa.int64(), nullable=False)], metadata={b"headrace.table": b"numbers"})
@@ -33,6 +35,10 @@ def writer(folder: Path, epoch: int = 1, segment_bytes: int = 1 << 20, files: Os
     )
 
 
+def frame(*values: int) -> bytes:
+    return bytes(encode(numbers(*values)))
+
+
 class SlowFiles(OsFiles):
     """Waits in every sync until `go` is set."""
 
@@ -43,6 +49,21 @@ class SlowFiles(OsFiles):
         self.syncs += 1
         self.syncing.set()
         self.go.wait(10)
+
+
+def test_a_slice_crosses_without_its_parent() -> None:
+    whole = numbers(*range(10_000))
+    sent = to_ipc(whole.slice(5000, 3))
+    assert from_ipc(sent).equals(numbers(5000, 5001, 5002))
+    assert sent.size < 1000 < to_ipc(whole).size
+
+
+def test_a_table_that_is_measured_first_has_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.concat_tables([numbers(*range(200)), numbers(7)])
+    grown = to_ipc(table, 24)
+    monkeypatch.setattr(ipc, "LARGE", 0)
+    assert to_ipc(table, 24).equals(grown) and from_ipc(grown.slice(24)).equals(table)
+    assert from_ipc(to_ipc(table.slice(5, 3))).equals(numbers(5, 6, 7))
 
 
 def test_rows_are_readable_once_their_future_is_done(tmp_path: Path) -> None:
@@ -68,6 +89,22 @@ def test_rows_that_arrive_during_a_sync_share_the_next_one(tmp_path: Path) -> No
     for future in rest:
         future.result(10)
     assert files.syncs == 2 and stored(tmp_path) == list(range(50))
+    live.close()
+
+
+def test_rows_behind_a_large_group_do_not_hold_it_up(tmp_path: Path) -> None:
+    large = pa.table({"n": pa.nulls(GROUP_BYTES // 8, pa.int64()).fill_null(0)}, schema=NUMBERS)
+    files = SlowFiles()
+    live = writer(tmp_path, segment_bytes=1 << 30, files=files)
+    first = live.append(numbers(0))
+    files.syncing.wait(10)
+    rest = [live.append(table) for table in (numbers(1), large, numbers(2), numbers(3))]
+    files.go.set()
+    for future in (first, *rest):
+        future.result(60)
+    assert files.syncs == 3, "0; 1 and the large one; 2 and 3"
+    rows = stored(tmp_path)
+    assert (rows[:2], rows[-2:], len(rows)) == ([0, 1], [2, 3], 4 + len(large))
     live.close()
 
 
@@ -150,14 +187,14 @@ def test_bytes_and_files_that_an_orphan_adds_after_the_fence_do_not_count(tmp_pa
     (tmp_path / "epoch-0002.claim").touch()  # an epoch whose process died before it began
     assert begin_epoch(tmp_path) == 3
     with (tmp_path / "numbers-e0001-000000.f0003.seg").open("ab") as segment:
-        segment.write(encode(numbers(2)))
-    (tmp_path / "numbers-e0001-000001.seg").write_bytes(encode(numbers(3)))
+        segment.write(frame(2))
+    (tmp_path / "numbers-e0001-000001.seg").write_bytes(frame(3))
     pa.parquet.write_table(numbers(1, 2, 3), tmp_path / "numbers-e0001-000002.parquet")
     assert stored(tmp_path) == [1]
     assert begin_epoch(tmp_path) == 4 and stored(tmp_path) == [1]
 
 
-FRAMES = [encode(numbers(*range(k))) for k in (3, 200, 0, 1)]
+FRAMES = [frame(*range(k)) for k in (3, 200, 0, 1)]
 WHOLE = b"".join(FRAMES)
 HERE = Path("numbers.seg")
 
@@ -185,7 +222,7 @@ def test_a_flipped_bit_anywhere_is_refused_with_its_offset(at: int, flip: int) -
 
 @pytest.mark.parametrize("damage", ["zeros", "cut"])
 def test_damage_before_a_sound_frame_is_never_taken_for_a_torn_write(damage: str) -> None:
-    first, middle, last = (encode(numbers(*range(k))) for k in (1, 500, 2))
+    first, middle, last = (frame(*range(k)) for k in (1, 500, 2))
     harmed = middle[:1024] + bytes(1024) + middle[2048:] if damage == "zeros" else middle[:1000]
     with pytest.raises(Corruption, match=rf"the frame at byte {len(first)} "):
         decode(first + harmed + last, HERE, may_be_torn=True)
@@ -194,10 +231,10 @@ def test_damage_before_a_sound_frame_is_never_taken_for_a_torn_write(damage: str
 
 def test_only_the_last_segment_of_an_epoch_may_be_torn(tmp_path: Path) -> None:
     first, last = tmp_path / "numbers-e0001-000000.seg", tmp_path / "numbers-e0001-000001.seg"
-    first.write_bytes(encode(numbers(1)))
-    last.write_bytes(encode(numbers(2)) + encode(numbers(3))[:-1])
+    first.write_bytes(frame(1))
+    last.write_bytes(frame(2) + frame(3)[:-1])
     assert stored(tmp_path) == [1, 2]
-    first.write_bytes(encode(numbers(1))[:-1])
+    first.write_bytes(frame(1)[:-1])
     with pytest.raises(Corruption, match=r"numbers-e0001-000000.seg"):
         stored(tmp_path)
 

@@ -133,7 +133,7 @@ def test_slots_of_a_lost_worker_become_new_attempts_and_its_late_answer_is_ignor
     units = scene.buffer.lease("dead", 2)
     assert scene.buffer.lose("dead") == 2
     again = scene.buffer.lease("alive", 2)
-    assert [(u.slot, u.attempt) for u in again] == [(u.slot, 1) for u in reversed(units)]
+    assert [(u.slot, u.attempt) for u in again] == [(u.slot, 1) for u in units]
     assert scene.deliver(units) is None
     scene.finish(again)
     scene.train()

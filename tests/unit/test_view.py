@@ -54,10 +54,10 @@ class Clock:
         ({"time/total": 2.0, "time/wait_for_batch": 0.5}, "learner waiting 25 % on rollout"),
         ({"idle/learner": 0.5, "time/total": 2.0, "time/wait_for_batch": 0.2}, "learner waiting 50 % on rollout"),
         (
-            {"idle/learner": 0.5, "rewards/judge/busy": 0.97, "rewards/exact/busy": 0.2},
+            {"idle/learner": 0.5, "pool/reward.judge/busy": 0.97, "pool/reward.exact/busy": 0.2},
             "learner waiting 50 % on reward `judge`",
         ),
-        ({"idle/learner": 0.5, "rewards/judge/busy": 0.5}, "learner waiting 50 % on rollout"),
+        ({"idle/learner": 0.5, "pool/reward.judge/busy": 0.5}, "learner waiting 50 % on rollout"),
     ],
 )
 def test_the_bottleneck_names_who_waits_for_whom(metrics: dict[str, float], sentence: str) -> None:

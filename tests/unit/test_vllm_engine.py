@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_models import generate, hugging_face, request, steps, tokenizer, vllm_engine, weights
+from engine_models import (
+    folder,
+    generate,
+    hugging_face,
+    model_config,
+    request,
+    steps,
+    tokenizer,
+    vllm_engine,
+    weights,
+)
 
 import launch
 from actors.engines.base import Completion, Engine, Request
+from actors.engines.factory import begun
+from actors.engines.vllm_weights import SharedWeights
+from configs.adapter import AdapterConfig
+from learners.models.adapter import DOWN, UP
+from learners.models.adapter_folder import write_adapter
 
 pytestmark = pytest.mark.usefixtures("vllm_installed")
 
@@ -71,23 +89,73 @@ def test_the_token_at_which_new_weights_took_over_is_where_the_stamp_changes() -
     assert any(len(set(c.versions.tolist())) > 1 for c in done), "no request was in flight during a swap"
 
 
-def carried_logprobs(item: Request, done: Completion) -> list[float]:
-    """Return each token's log-probability under the version it is stamped with, on the cache that earlier ones left."""
+def carried_logprobs(item: Request, done: Completion, models: Sequence[Any]) -> list[float]:
+    """Return each token's log-probability under the version it is stamped with, on the cache that earlier ones left.
+
+    Args:
+      models: of each version.
+    """
     past, inputs, found = None, list(item.tokens), []
     for drawn, version in zip(done.tokens.tolist(), done.versions.tolist(), strict=True):
         with torch.no_grad():
-            output = hugging_face(seed=1 + version)(torch.tensor([inputs]), past_key_values=past, use_cache=True)
+            output = models[version](torch.tensor([inputs]), past_key_values=past, use_cache=True)
         past, inputs = output.past_key_values, [drawn]
         found.append(float((output.logits[0, -1] / item.sampling.temperature).log_softmax(-1)[drawn]))
     return found
 
 
 def test_recorded_logprobs_are_those_of_the_stamped_versions_also_across_swaps() -> None:
-    engine, requests = vllm_engine(), long_requests(16, temperature=1.5)
-    done = {c.id: c for c in swapped_in_flight(engine, requests, weights(seed=2), weights(seed=3))}
+    engine = vllm_engine()
+    versions = [hugging_face(seed=seed) for seed in (1, 2, 3)]
+    swap_and_compare(engine, versions, weights(seed=2), weights(seed=3))
+
+
+def swap_and_compare(engine: Engine, models: Sequence[Any], *loads: dict[str, torch.Tensor]) -> None:
+    requests = long_requests(16, temperature=1.5)
+    done = {c.id: c for c in swapped_in_flight(engine, requests, *loads)}
     assert any(len(set(c.versions.tolist())) > 1 for c in done.values()), "no request was in flight during a swap"
     for item in requests:
-        np.testing.assert_allclose(done[item.id].logprobs, carried_logprobs(item, done[item.id]), atol=1e-3)
+        wanted = carried_logprobs(item, done[item.id], models)
+        np.testing.assert_allclose(done[item.id].logprobs, wanted, atol=1e-3)
+
+
+def test_adapters_are_added_to_the_base_in_flight_and_from_a_checkpoint(tmp_path: Path) -> None:
+    # Layers that vLLM keeps stacked with others which have no adapter: q of qkv, up of gate and up.
+    adapter, base = AdapterConfig(rank=2, alpha=4.0, targets=["q_proj", "up_proj", "down_proj"]), folder()
+    layers = [n.removesuffix(".weight") for n in weights() if n.split(".")[-2] in adapter.targets]
+    draw = torch.Generator().manual_seed(0)
+    loads: list[dict[str, torch.Tensor]] = []
+    models = [hugging_face()]
+    for _ in range(2):
+        merged = copy.deepcopy(hugging_face())
+        loads.append({})
+        for layer in layers:
+            weight = merged.get_parameter(f"{layer}.weight")
+            down = torch.randn(2, weight.shape[1], generator=draw)
+            up = torch.randn(weight.shape[0], 2, generator=draw) / 10
+            loads[-1] |= {layer + DOWN: down, layer + UP: up}
+            weight.data += 4.0 / 2 * up @ down
+        models.append(merged)
+    engine: Any = vllm_engine()
+    whole = engine._shared
+    # One engine serves all tests of this process: a start takes half a minute.
+    engine._shared = SharedWeights(engine._shapes, replace(model_config(), adapter=adapter), Path(base))
+    try:
+        swap_and_compare(engine, models, *loads)
+        with pytest.raises(ValueError, match="weights version 3 do not fit the network"):
+            engine.load_weights(3, weights())
+        write_adapter(tmp_path, loads[0], adapter, Path(base))
+        begun(engine, tmp_path)
+        tokens = [2, 3, 4, 5, 6]
+        (scored,) = engine.score([tokens])
+        with torch.no_grad():
+            logp = models[1](torch.tensor([tokens])).logits[0].log_softmax(-1)
+        wanted = [0.0, *(float(logp[t - 1, tokens[t]]) for t in range(1, len(tokens)))]
+        np.testing.assert_allclose(scored.logprobs, wanted, atol=1e-3)
+        assert engine.version == -1, "older than anything published"
+    finally:
+        engine._shared.close()
+        engine._shared = whole
 
 
 def test_an_aborted_request_returns_what_it_had_sampled() -> None:

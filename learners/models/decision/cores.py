@@ -6,6 +6,8 @@ S numbers of recurrent state.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ CORES: dict[str, str] = {
 }
 
 
-class Core(nn.Module):
+class Core(nn.Module, ABC):
     """A cell: what depends on the input alone is projected for all steps at once, the rest one step at a time."""
 
     features: int
@@ -42,9 +44,9 @@ class Core(nn.Module):
         """Return [..., G] of features [..., F]."""
         return self.inputs(features)
 
+    @abstractmethod
     def advance(self, projected: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return (output [N, H], state [N, S]) after one step of projected [N, G] and state [N, S]."""
-        raise NotImplementedError
 
     def unroll(self, projected: Tensor, state: Tensor, starts: Tensor) -> Tensor:
         """Return outputs [B, T, H].

@@ -17,6 +17,7 @@ from typing import cast
 from configs.decision import AnnotationConfig
 from configs.errors import require
 from configs.registry import construct
+from rewards.endpoints.models import NO_MODELS, Models
 from rewards.intrinsic.labels import Annotator
 
 __all__ = ["ANNOTATORS", "build_annotator"]
@@ -27,11 +28,14 @@ ANNOTATORS = {
 }
 
 
-def build_annotator(section: AnnotationConfig, seed: int, asks: int | None = None) -> Annotator:
+def build_annotator(
+    section: AnnotationConfig, seed: int, asks: int | None = None, model_pools: Models = NO_MODELS
+) -> Annotator:
     """Return the annotator of a section; starts nothing and opens no connection.
 
     Args:
       asks: captions of an item, of the intrinsic reward that learns from the labels; None: not known here.
+      model_pools: of the run, by their names in `rewards.models`.
 
     Raises:
       ConfigError: an unknown target or argument, the annotator refused a value, or it asks about single
@@ -42,7 +46,7 @@ def build_annotator(section: AnnotationConfig, seed: int, asks: int | None = Non
     # A tenth is left for the way back: a label that comes after its caller has gone is lost with its whole batch.
     own_s = 0.9 * deadline_s
     place = "exploration.annotation.annotator"
-    annotator = construct(ANNOTATORS, section.annotator, place, deadline_s=own_s, seed=seed)
+    annotator = construct(ANNOTATORS, section.annotator, place, deadline_s=own_s, seed=seed, model_pools=model_pools)
     able = getattr(annotator, "asks", asks)
     rule, remedy = f"label items of {asks} caption(s), not {able}", "choose a template, or another intrinsic reward"
     require(asks in (None, able), place, section.annotator, rule, remedy)

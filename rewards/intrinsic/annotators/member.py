@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from buffers.load import LoadMeter
 from buffers.scores import ScoreStatus
+from buffers.transport import HandleSet, Listening
 from configs.decision import AnnotationConfig
 from configs.errors import RunError
+from rewards.endpoints.models import NO_MODELS, Models, model_pool
 from rewards.intrinsic.annotators import build_annotator
 from rewards.intrinsic.labels import Annotator, Item, Label
 
@@ -18,13 +21,15 @@ __all__ = ["AnnotatorMember", "build"]
 DETAIL_CHARACTERS = 500
 
 
-class AnnotatorMember:
+class AnnotatorMember(Listening):
     """Answers `annotate`, `ping` and `stats`; whatever the annotator does, every item gets one label in time."""
 
-    def __init__(self, name: str, annotator: Annotator, deadline_s: float) -> None:
+    def __init__(self, name: str, annotator: Annotator, deadline_s: float, models: Models = NO_MODELS) -> None:
+        super().__init__(*models.values())
         self._name, self._annotator, self._deadline_s = name, annotator, deadline_s
         self._counters: Counter[str] = Counter()
         self._latency_s = 0.0
+        self._load = LoadMeter(lambda: self._latency_s)
 
     async def annotate(self, items: Sequence[Item]) -> list[Label]:
         """Return one label per item, in order, within `deadline_s`.
@@ -40,9 +45,9 @@ class AnnotatorMember:
         self._counters.update(["calls", *(label.status.value for label in labels)])
         return labels
 
-    def ping(self) -> dict[str, float]:
-        """Return the counters; the supervisor asks to see that the event loop runs."""
-        return self.stats()
+    def ping(self) -> dict[str, Any]:
+        """Return the counters and the load; the supervisor asks to see that the event loop runs."""
+        return {**self.stats(), "load": {"annotator": self._load.report()}}
 
     def stats(self) -> dict[str, float]:
         """Return totals since the start: calls, labels by status, seconds in calls, and the annotator's own."""
@@ -78,13 +83,18 @@ class AnnotatorMember:
         return list(labels)
 
 
-async def build(section: AnnotationConfig, name: str, seed: int) -> AnnotatorMember:
+async def build(section: AnnotationConfig, name: str, seed: int, models: Sequence[str] = ()) -> AnnotatorMember:
     """Build a member inside its own process; its calls last a little less than `section.deadline_s`.
+
+    Args:
+      models: names of `rewards.models`.
 
     Raises:
       ConfigError: the section names no usable annotator.
     """
-    return AnnotatorMember(name, build_annotator(section, seed), 0.95 * section.deadline_s)
+    pools = {model: HandleSet(model_pool(model)) for model in models}
+    annotator = build_annotator(section, seed, model_pools=pools)
+    return AnnotatorMember(name, annotator, 0.95 * section.deadline_s, pools)
 
 
 def _all(items: Sequence[Item], status: ScoreStatus, detail: str) -> list[Label]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -31,15 +31,19 @@ def parse(description: str | None, environments: Sequence[str], workers: int) ->
     return parser.parse_args()
 
 
-def tree_cpu_s(root: psutil.Process) -> dict[str, float]:
-    """Return seconds of CPU, user and system, that a process and its living descendants have used, by their titles."""
+def tree_cpu_s(root: psutil.Process, names: Mapping[int, str] | None = None) -> dict[str, float]:
+    """Return seconds of CPU, user and system, that a process and its living descendants have used, by their titles.
+
+    Args:
+      names: process id -> what to call it instead.
+    """
     used: dict[str, float] = defaultdict(float)
     for member in [root, *root.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = member.cpu_times()
             # Ray's actors change the part behind the dot with every call.
             title = member.cmdline()[0].rpartition("/")[2].partition(".")[0]
-            used[title] += times.user + times.system
+            used[(names or {}).get(member.pid, title)] += times.user + times.system
     return used
 
 

@@ -1,0 +1,1 @@
+"""`launch.py score`: stored responses through a reward graph, without a run."""
