@@ -26,7 +26,7 @@ from actors.ray_placement import placing
 from actors.submit import submit
 from actors.view import View, make_view
 from buffers.records import commands as records
-from buffers.run_folder import RunFolder
+from buffers.run_folder import RunFolder, run_key
 from buffers.transport import free_address
 from configs.catalogue import show_catalogue
 from configs.errors import ConfigError, DataError, RunError
@@ -164,7 +164,7 @@ async def conduct(config: RunConfig, folder: RunFolder, view: View, began: float
     """Run a session on its cluster; write summary and report whatever happens; return the summary."""
     adapter: Any = local_adapter if config.cluster.address == "local" else ray_adapter
     view.phase("starting in this process" if adapter is local_adapter else "starting Ray")
-    namespace = f"headrace-{config.name}"
+    namespace = run_key(folder.path)
     address = adapter.connect(config.cluster, namespace)
     spawn = adapter.spawn if adapter is local_adapter else await placing(config, folder.path.resolve())
     process = {"address": address, "namespace": namespace, "pid": os.getpid(), "started": began,

@@ -7,6 +7,7 @@ runs/<name>/  lock  run.json  config.yaml  summary.json  report.html
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -18,11 +19,16 @@ from buffers.epochs import begin_epoch
 from buffers.files import disk, write_atomically
 from configs.errors import ConfigError, DataError
 
-__all__ = ["FOLDERS", "RunFolder", "read_run"]
+__all__ = ["FOLDERS", "RunFolder", "read_run", "run_key"]
 
 JOB_FOLDER = "_ray_pkg_"
 """How Ray begins the names of the folders that it unpacks the working directories of jobs into."""
 FOLDERS = ("ledger", "trajectories", "metrics", "checkpoints", "logs")
+
+
+def run_key(path: Path) -> str:
+    """Return what a run is called beside other runs, in shared memory and on a cluster; names in two places differ."""
+    return f"headrace-{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
 
 
 class RunFolder:

@@ -22,6 +22,7 @@ from buffers.environment_spec import EnvironmentSpec
 from buffers.epochs import require_newest
 from buffers.load import LoadMeter
 from buffers.records.lineage import surviving_versions
+from buffers.run_folder import run_key
 from configs.errors import DataError, RunError
 from configs.language import ModelConfig
 from configs.schema import RunConfig
@@ -281,7 +282,6 @@ async def build(
     publisher = None
     if rank == 0:
         record_identity(run_folder, epoch, config.model.device)
-        name = f"headrace-{config.name}-{run_folder.stat().st_ino}"
         world = World(receivers=config.rollout.policies)
-        publisher = build_publisher(config.publish, name=name, layout=layout, epoch=epoch, world=world)
+        publisher = build_publisher(config.publish, name=run_key(run_folder), layout=layout, epoch=epoch, world=world)
     return LearnerHost(learner, config, run_folder, publisher=publisher, layout=layout, epoch=epoch, examples=examples)

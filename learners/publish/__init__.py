@@ -98,7 +98,7 @@ def build(section: PublishConfig, *, name: str, layout: Layout, epoch: int, worl
     """Build the configured publisher.
 
     Args:
-      name: of the weights on this host, see `shared_memory.segment_name`.
+      name: of the weights on this host, see `run_folder.run_key`.
       epoch: of the run, at least 1; higher after each restart.
       world: needed by `collective` only.
 

@@ -38,14 +38,9 @@ from learners.models.weights import (
 )
 from learners.publish import Buckets, PublishStats, require_newer
 
-__all__ = ["SharedMemoryPublisher", "remove_segments", "segment_name"]
+__all__ = ["SharedMemoryPublisher", "remove_segments"]
 
 LOCK_DEADLINE_S = 10.0
-
-
-def segment_name(run_folder: Path, model: str = "policy") -> str:
-    """Return the shared-memory name of a model's weights in a run; runs of one name in two places differ."""
-    return f"headrace-{weights.checksum(str(run_folder.resolve()).encode()):016x}-{model}"
 
 
 def remove_segments(prefix: str) -> list[str]:
@@ -55,7 +50,7 @@ def remove_segments(prefix: str) -> list[str]:
       ValueError: the prefix is empty, which would remove other programs' memory.
     """
     if not prefix:
-        raise ValueError("the prefix is empty; pass the start of a segment_name")
+        raise ValueError("the prefix is empty; pass the name that was published under")
     with exclusive():
         paths = sorted(p for p in SHARED_FOLDER.iterdir() if p.name.startswith(prefix))
         for path in paths:

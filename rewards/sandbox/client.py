@@ -108,6 +108,8 @@ class ZygoteClient:
         status = self._receive(time.monotonic() + END_DEADLINE_S)
         if end is End.DEADLINE and status["code"] != -signal.SIGKILL:  # it had ended by itself: we were late
             end = self._collect(written, {*pipes}, time.monotonic() + END_DEADLINE_S)
+        if status["code"] == -signal.SIGXCPU:
+            end = End.DEADLINE
         output, errors, reply = (bytes(written[pipe]) for pipe in pipes)
         return Outcome(
             end=end,

@@ -21,7 +21,7 @@ class End(enum.StrEnum):
 
     EXITED = "exited"
     DEADLINE = "deadline"
-    """Killed at its deadline."""
+    """Killed at its deadline: of wall time, or of processor time, of which it has as much."""
     FLOOD = "flood"
     """Killed for writing more than it may."""
 

@@ -4,7 +4,7 @@ It kills, stops (SIGSTOP), slows, cuts off and fills the disk of every kind of p
 times and at chosen states, see `chaos_plan`; whatever ends is resumed, see `chaos_storm`. A fault counts only when its
 effect was seen. Whenever the run has ended, audit and witness look at its files. At last the run must get over
 everything, it is stopped, its files are looked at once more, and what it learned is compared with a run without faults
-and with as many updates. Prints a table and one JSON line.
+and with as many updates, by the last checkpoints of both. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError
-from tests.faults.chaos_calm import accuracy, compared, newest_version, run_calmly
+from tests.faults.chaos_calm import accuracies, compared, newest_version, run_calmly
 from tests.faults.chaos_plan import Card, severe
 from tests.faults.chaos_run import StormyRun
 from tests.faults.chaos_storm import STATES, Storm, check
@@ -28,7 +28,7 @@ __all__ = ["SETTINGS", "main", "storm"]
 
 SETTINGS = (
     "updates=1000000", "logging.view=plain", "logging.report=false", "logging.tensorboard=false",
-    "checkpoint.every=10", "checkpoint.keep_last=3", "buffer.segment_bytes=300000",
+    "checkpoint.every=10", "checkpoint.keep_last=8", "buffer.segment_bytes=300000",
     "cluster.heartbeat_s=0.5", "cluster.heartbeat_deadline_s=10", "cluster.call_deadline_s=20",
     "cluster.restart_refill_s=5", "learner.update_deadline_s=60", "publish.deadline_s=20",
     "rollout.workers=2", "rollout.max_restarts=1000", "intrinsic=classification",
@@ -113,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
             found = storm(settings, folder, 60.0 * options.minutes, options.seed, options.least)
             if options.preset == "language" and not options.no_calm:
                 calm = run_calmly(folder, settings, newest_version(folder / "stormy"))
-                found["accuracy"] = compared(accuracy(folder / "stormy"), accuracy(calm))
+                found["accuracy"] = compared(accuracies(folder / "stormy"), accuracies(calm))
         except RunError as error:
             print(json.dumps({**about, "failed": str(error)}))
             return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import socket
@@ -178,9 +179,19 @@ def test_the_table_counts_what_was_seen():
     assert record.missing(("rollout", "driver"), ("streaming", "starting"), 2) == ["driver: 1", "starting: 0"]
 
 
-def test_accuracies_are_alike_within_three_standard_errors():
-    assert compared(0.95, 0.97)["alike"] and not compared(0.90, 0.97)["alike"]
-    assert compared(1.0, 1.0)["alike"] and not compared(0.98, 1.0)["alike"], "a share of 1 is not free of error"
+def test_accuracies_are_alike_within_three_standard_errors_of_the_difference_of_means():
+    # Variances of 0.0008 / 3 and 0.0036 / 3: an error of 0.0191, and three of them are 0.0574.
+    calm, stormy = [0.78, 0.80, 0.80, 0.82], [0.82, 0.82, 0.88, 0.88]
+    found = compared(stormy, calm)
+    assert found["error"] == pytest.approx(math.sqrt((0.0008 / 3 + 0.0036 / 3) / 4), abs=1e-4)
+    assert found["apart"] == pytest.approx(0.05) and found["alike"]
+    assert not compared([share + 0.01 for share in stormy], calm)["alike"]
+    assert compared([1.0] * 4, [1.0] * 4)["alike"] and not compared([0.98] * 4, [1.0] * 4)["alike"]
+
+
+def test_checkpoints_that_agree_vary_as_a_share_of_the_tasks_does():
+    # A share of 0.9 of 800 tasks has a variance of 0.09 / 800; of two runs with four each: an error of 0.0075.
+    assert compared([0.9] * 4, [0.9] * 4)["error"] == pytest.approx(math.sqrt(2 * 0.09 / 800 / 4), abs=1e-4)
 
 
 # -- what its witness notices ---------------------------------------------------------------------

@@ -68,11 +68,18 @@ def test_a_disk_that_is_full_ends_the_run_with_one_sentence_and_loses_nothing(
     assert run.fingerprint() == uninterrupted.fingerprint()
 
 
+def write_what_waits(commit: Callable[..., Any], host: Any, version: int) -> None:
+    """Then the ledger's last frame is of the batch, and not of its admission, without which nothing was generated."""
+    host._payload_log.flush(30.0)
+    host._ledger.flush(30.0)
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that was killed at version 5, with checkpoints of versions 2 and 4."""
+    """A run that was killed at version 5, with checkpoints of versions 2 and 4, and every row on disk."""
     run = Run(tmp_path_factory.mktemp("killed"), (*SYNC, "buffer.segment_bytes=1000000"))
-    assert run.play(cut=Cut(target="buffers.host:BufferHost.commit", call=6)) == KILLED, run.log
+    cut = Cut(target="buffers.host:BufferHost.commit", call=6, half=write_what_waits)
+    assert run.play(cut=cut) == KILLED, run.log
     return run
 
 

@@ -56,6 +56,13 @@ def test_a_fork_bomb_makes_no_process(run: Callable[..., Outcome]) -> None:
     assert descendants() == before
 
 
+def test_processor_seconds_that_end_before_the_clocks_are_a_deadline_too(run: Callable[..., Outcome]) -> None:
+    # On an idle machine both end together, and which is first is chance; here the program asks for less.
+    spinning = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass\n"
+    outcome = run(spinning)
+    assert (outcome.end, outcome.code) == (End.DEADLINE, -signal.SIGXCPU)
+
+
 def test_a_memory_bomb_ends_at_its_limit(run: Callable[..., Outcome]) -> None:
     outcome = run("x = []\nwhile True: x.append(bytearray(1 << 20))\n")
     assert (outcome.end, outcome.code) == (End.EXITED, 1) and "MemoryError" in outcome.errors

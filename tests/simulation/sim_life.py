@@ -24,7 +24,7 @@ from actors.rollouts import Rollouts
 from actors.supervisor import Supervisor
 from actors.worker import RolloutWorker
 from buffers.machine import Machine
-from buffers.run_folder import RunFolder
+from buffers.run_folder import RunFolder, run_key
 from buffers.trajectory import Sampling
 from configs.registry import Deferred
 from learners.host import LearnerHost
@@ -172,6 +172,6 @@ def build_learner(life: Life, epoch: int, rank: int) -> LearnerHost:
     model.mkdir(exist_ok=True)
     learner = HashRank(lineage, config.learner, config.model, model, rank=rank, seed=config.seed)
     layout = Layout.of(learner.first_weights())
-    name = f"headrace-simulated-{life.path.stat().st_ino}"
-    publisher = WitnessedPublisher(build_publisher(config.publish, name=name, layout=layout, epoch=epoch), lineage)
+    plain = build_publisher(config.publish, name=run_key(life.path), layout=layout, epoch=epoch)
+    publisher = WitnessedPublisher(plain, lineage)
     return LearnerHost(learner, config, life.path, publisher=publisher, layout=layout, epoch=epoch, examples=list)

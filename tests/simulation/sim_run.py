@@ -24,6 +24,7 @@ from sim_scenario import REPLAY_MAX_AGE, Scenario
 from sim_trace import Trace
 from sim_witness import Violation, Witness
 
+from buffers.run_folder import run_key
 from configs.errors import RunError
 from learners.checkpoint import newest
 from learners.publish.shared_memory import remove_segments
@@ -257,5 +258,5 @@ def run_folder() -> Iterator[Path]:
         yield folder
     finally:
         for run in folder.iterdir():
-            remove_segments(f"headrace-simulated-{run.stat().st_ino}")
+            remove_segments(run_key(run))
         shutil.rmtree(folder)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from buffers.run_folder import run_key
 from configs.errors import ConfigError, DeadlineExceeded, StaleEpoch
 from learners.models.weights import SHARED_FOLDER, Layout, SharedMemoryReceiver
-from learners.publish.shared_memory import SharedMemoryPublisher, create, remove_segments, segment_name
+from learners.publish.shared_memory import SharedMemoryPublisher, create, remove_segments
 
 LAYOUT = Layout.of({"a": torch.zeros(1000), "b": torch.zeros(70_000)})
 
@@ -170,11 +171,10 @@ def test_orphans_are_removed_by_prefix_and_their_publishers_fenced(name: str) ->
         remove_segments("")
 
 
-def test_runs_of_one_name_in_two_places_have_different_segments(tmp_path: Path) -> None:
-    folders = (tmp_path / "x" / "run", tmp_path / "y" / "run")
-    names = {segment_name(folder, model) for folder in folders for model in ("policy", "reward")}
-    assert len(names) == 4
-    assert segment_name(tmp_path / "x" / ".." / "x" / "run") in names
+def test_runs_of_one_name_in_two_places_have_different_keys(tmp_path: Path) -> None:
+    keys = {run_key(tmp_path / place / "run") for place in ("x", "y")}
+    assert len(keys) == 2 and all(key.startswith("headrace-run-") for key in keys)
+    assert run_key(tmp_path / "x" / ".." / "x" / "run") in keys
 
 
 def test_memory_that_the_host_does_not_have_is_refused_with_a_remedy(name: str) -> None:
