@@ -168,7 +168,6 @@ class LaneRollouts:
           RunError: its environment cannot begin, or does not repeat itself.
         """
         if unit.trail is not None and self._lanes.repeats:
-            self._alive[lane] = False
             retrace(self._lanes, self._record, self.watch, lane, unit.trail)
         elif not self._alive[lane]:
             # Not keyed by the attempt: a worker that was lost before it brought anything changes no seed.

@@ -131,6 +131,16 @@ async def test_an_environment_that_does_not_repeat_itself_fails_the_fragment_and
     assert list(rows) == ["env:1:0:0.1.0"]
 
 
+async def test_lanes_that_cannot_repeat_an_episode_begin_anew_and_fail_nothing() -> None:
+    words = ("environment.backend.target=envpool",)
+    trail = followed(await made(rollouts(), rounds([0], 1))).of(0)
+    assert trail is not None
+    rows, failures = await play(rollouts(*words), [replace(unit(0, 1), trail=trail)])
+    assert not failures
+    stood = json.loads(rows["env:1:0:0.0.0"]["metadata"])["environment"]
+    assert stood["step"] == 0 and stood["seed"] != trail.seed
+
+
 async def test_an_environment_that_breaks_on_the_way_says_so_and_begins_anew() -> None:
     words = ("environment.backend.id=headrace/Brittle-v0",)
     table = await made(rollouts(*words), rounds([0], 1))
