@@ -143,7 +143,7 @@ def assemble(config: RunConfig, folder: RunFolder) -> Plan:
         pool="learner",
         factory=Deferred("learners.host:build", (config, path, folder.epoch, address, parts.examples, parts.spec)),
         indexed=True, num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, placement=learner.placement,
-        together=learner.ranks,
+        together=learner.ranks, closes=True,
     )  # fmt: skip
     language = Deferred("actors.evaluate:build", (config, model, parts.held_out, parts.graph))
     lanes = Deferred("actors.evaluate_lanes:build", (config,))

@@ -63,6 +63,10 @@ class LocalMember(LocalHandle):
             _closing.add(task)  # the loop itself keeps no strong reference
             task.add_done_callback(_closing.discard)
 
+    async def close(self, deadline_s: float) -> None:
+        """As `kill`, which closes."""
+        self.kill()
+
 
 def spawn(spec: MemberSpec, name: str) -> LocalMember:
     """Return a member that is not built yet."""

@@ -33,6 +33,8 @@ class MemberSpec:
     """Pools whose members are told when a member of this pool comes or goes."""
     drains: bool = False
     """Call the object's `drain` before it ends because its pool shrinks: it still holds something for others."""
+    closes: bool = False
+    """Call the object's `close` when the run ends: it holds something that would outlive its process."""
     own_pulse: bool = False
     """Heartbeats get a thread of their own: `ping` answers also while the object's loop hangs, and must say so then."""
     environment: dict[str, str] = field(default_factory=dict)

@@ -28,6 +28,10 @@ class Spawned(Protocol):
 
     def kill(self) -> None: ...
 
+    async def close(self, deadline_s: float) -> None:
+        """Have the object remove what would outlive its process; then kill it, also where that fails."""
+        ...
+
 
 @dataclass
 class Pool:

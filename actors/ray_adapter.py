@@ -118,6 +118,11 @@ class RayHandle:
         """End the process at once; Ray does not restart it."""
         ray.kill(self._actor)
 
+    async def close(self, deadline_s: float) -> None:
+        with contextlib.suppress(RunError):  # it may hang, or be gone already
+            await self.call("close", deadline_s=deadline_s, awaiting="its end")
+        self.kill()
+
     async def _answer(self, reference: Any, method: str, deadline_s: float, awaiting: str) -> Any:
         if self._exit is None and self._process is not None:
             self._exit = ExitWatch(self._process)

@@ -23,6 +23,8 @@ from configs.errors import DataError, DeadlineExceeded, MemberLost, NoRoom, RunE
 
 __all__ = ["Roster", "now"]
 
+CLOSE_DEADLINE_S = 5.0
+
 
 class Roster:
     """Keeps every pool at its wanted size."""
@@ -96,7 +98,11 @@ class Roster:
         for job in list(self._jobs):
             job.cancel()
         for pool in reversed(self.pools.values()):
-            for member in (*pool.members.values(), *pool.leaving.values()):
+            members = (*pool.members.values(), *pool.leaving.values())
+            if pool.spec.closes:
+                await asyncio.gather(*(member.close(CLOSE_DEADLINE_S) for member in members))
+                continue
+            for member in members:
                 member.kill()
 
     # -- coming and going -----------------------------------------------------------------------

@@ -25,6 +25,8 @@ import numpy as np
 import psutil
 
 from buffers.records.metrics import read_metrics
+from buffers.run_folder import run_key
+from learners.models.weights import SHARED_FOLDER
 from tests.bench.live import Live, pools_of, running
 
 SAMPLE_S, WARM_UP_SHARE, BLOCKS, SIGMAS = 5.0, 0.3, 8, 3.0
@@ -82,12 +84,12 @@ def sample(live: Live, names: Mapping[int, str]) -> dict[str, float]:
             found[f"{name}/threads"] += process.num_threads()
     for part in ("ledger", "trajectories", "metrics", "checkpoints"):
         found[f"folder/{part}_mb"] = sum(_sizes(live.folder / part)) / 1e6
-    found["shared_memory_mb"] = sum(_sizes(Path("/dev/shm"))) / 1e6
+    found["shared_memory_mb"] = sum(_sizes(SHARED_FOLDER, f"{run_key(live.folder)}*")) / 1e6
     return found
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
+def _sizes(folder: Path, pattern: str = "*") -> Iterator[int]:
+    for path in folder.rglob(pattern):
         with contextlib.suppress(FileNotFoundError):  # it was merged, or retired, meanwhile
             if path.is_file():
                 yield path.stat().st_size

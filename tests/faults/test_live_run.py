@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from buffers.run_folder import run_key
+from learners.models.weights import SHARED_FOLDER
 from tests.faults.live_run import LiveRun, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -60,6 +62,10 @@ def test_a_paused_learner_waits_until_it_is_resumed(run: LiveRun):
     run.progress()
 
 
+def in_shared_memory(run: LiveRun) -> list[str]:
+    return [file.name for file in SHARED_FOLDER.iterdir() if file.name.startswith(run_key(run.path))]
+
+
 def test_stop_drains_checkpoints_and_can_be_resumed(run: LiveRun):
     run.command("stop")
     assert run.finish() == 0, run.log
@@ -74,9 +80,10 @@ def test_stop_drains_checkpoints_and_can_be_resumed(run: LiveRun):
 
 
 def test_ctrl_c_writes_a_checkpoint(run: LiveRun):
-    assert run.process is not None
+    assert run.process is not None and in_shared_memory(run), "its weights"
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 0, run.log
+    assert not in_shared_memory(run), "memory that no process has is lost until the machine starts again"
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["status"] == "stopped"
     assert (run.path / "checkpoints" / f"v{summary['policy_version']:08d}").is_dir()
