@@ -26,8 +26,8 @@ class ModelConfig:
     network: str = "auto"
     """auto | native | transformers: native is our Llama/Qwen network, transformers is AutoModelForCausalLM."""
     dtype: str = "float32"
-    """Of weights and gradients. A step in bfloat16 keeps 8 bits of a weight, so that small ones are lost (`zero` steps a
-    float32 copy); `learner.bf16` multiplies in it and keeps float32."""
+    """Of weights and gradients. A step in bfloat16 keeps 8 bits of a weight, so that small ones are lost (`zero` steps
+    a float32 copy); `learner.bf16` multiplies in it and keeps float32."""
     device: str = "cpu"
     trust_remote_code: bool = False
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
